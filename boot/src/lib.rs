@@ -1,0 +1,2 @@
+//! From firmware to Rust.
+#![no_std]

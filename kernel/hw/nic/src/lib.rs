@@ -1,0 +1,2 @@
+//! NIC drivers behind one trait.
+#![no_std]

@@ -1,0 +1,2 @@
+//! CPU, memory, interrupts, clock, serial, ACPI and PCI of a node.
+#![no_std]

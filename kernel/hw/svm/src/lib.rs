@@ -1,0 +1,2 @@
+//! AMD SVM with nested paging.
+#![no_std]

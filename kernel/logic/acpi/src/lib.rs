@@ -1,0 +1,3 @@
+//! ACPI tables the guest sees.
+#![no_std]
+#![forbid(unsafe_code)]

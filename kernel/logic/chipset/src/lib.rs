@@ -1,0 +1,3 @@
+//! Guest devices.
+#![no_std]
+#![forbid(unsafe_code)]

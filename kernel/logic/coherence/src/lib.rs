@@ -1,0 +1,3 @@
+//! The page coherence protocol.
+#![no_std]
+#![forbid(unsafe_code)]

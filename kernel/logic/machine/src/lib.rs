@@ -1,0 +1,3 @@
+//! The guest machine: buses, exits, loader.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The engine of a node.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Starts emulated nodes and the links between them.

@@ -1,0 +1,2 @@
+//! `cargo pangaea`.
+fn main() {}
