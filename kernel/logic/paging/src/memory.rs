@@ -25,3 +25,60 @@ pub trait HostMemory {
         self.write(frame, 0, from);
     }
 }
+
+/// Memory of a vector, for tests and simulators.
+#[cfg(any(test, feature = "fake"))]
+pub mod fake {
+    use super::HostMemory;
+    use addr::{Frame, PAGE_SIZE};
+    use alloc::vec::Vec;
+
+    /// Frames 0 to n - 1, filled with a pattern that is not zero.
+    #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+    pub struct VecMemory(Vec<Vec<u8>>);
+
+    impl VecMemory {
+        /// Memory of `frames` frames.
+        #[must_use]
+        pub fn new(frames: usize) -> VecMemory {
+            VecMemory(alloc::vec![Vec::new(); frames])
+        }
+
+        fn page(&mut self, frame: Frame) -> &mut Vec<u8> {
+            let page = &mut self.0[frame.0 as usize];
+            if page.is_empty() {
+                page.resize(PAGE_SIZE, 0xa5);
+            }
+            page
+        }
+    }
+
+    impl HostMemory for VecMemory {
+        fn read_entry(&self, table: Frame, index: usize) -> u64 {
+            let mut bytes = [0; 8];
+            self.read(table, index * 8, &mut bytes);
+            u64::from_le_bytes(bytes)
+        }
+        fn write_entry(&mut self, table: Frame, index: usize, value: u64) {
+            self.write(table, index * 8, &value.to_le_bytes());
+        }
+        fn zero(&mut self, frame: Frame) {
+            self.page(frame).fill(0);
+        }
+        fn is_zero(&self, frame: Frame) -> bool {
+            let page = &self.0[frame.0 as usize];
+            !page.is_empty() && page.iter().all(|&b| b == 0)
+        }
+        fn write(&mut self, frame: Frame, offset: usize, from: &[u8]) {
+            self.page(frame)[offset..offset + from.len()].copy_from_slice(from);
+        }
+        fn read(&self, frame: Frame, offset: usize, to: &mut [u8]) {
+            let page = &self.0[frame.0 as usize];
+            if page.is_empty() {
+                to.fill(0xa5);
+            } else {
+                to.copy_from_slice(&page[offset..offset + to.len()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A leaf entry: what the node holds of one page, and how the hardware sees it.
+//!
+//! Common to both vendors: bits 12 to 51 are the frame (AMD APM vol. 2, 5.4
+//! and 15.25.5; Intel SDM vol. 3, 29.3.2), bits 52 to 55 are ignored by both
+//! and keep the coherence state. What differs (permission, large-page, accessed
+//! and memory-type bits) is a [`Format`], a value chosen once at boot.
+
+use addr::Frame;
+
+/// What a node holds of a page (`coherence.md`, "States").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum PageState {
+    /// Nothing.
+    #[default]
+    Invalid = 0,
+    /// A read-only replica; the master is elsewhere.
+    Shared = 1,
+    /// The master, read-only because replicas may exist.
+    Owned = 2,
+    /// The master and only copy, writable.
+    Exclusive = 3,
+}
+
+impl PageState {
+    const fn from_bits(bits: u64) -> PageState {
+        match bits & 3 {
+            0 => PageState::Invalid,
+            1 => PageState::Shared,
+            2 => PageState::Owned,
+            _ => PageState::Exclusive,
+        }
+    }
+
+    /// Whether this copy is the master.
+    #[must_use]
+    pub const fn is_master(self) -> bool {
+        matches!(self, PageState::Owned | PageState::Exclusive)
+    }
+}
+
+/// A decoded leaf entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Entry {
+    /// The page's state at this node.
+    pub state: PageState,
+    /// Where it lies. `None` in a state other than Invalid means a page of
+    /// zeroes that has not been given a frame yet.
+    pub frame: Option<Frame>,
+    /// The page is on its way out: still readable, no longer writable.
+    pub leaving: bool,
+    /// The hardware has used the entry since the bit was cleared.
+    pub accessed: bool,
+}
+
+impl Entry {
+    /// A page that lies in `frame`.
+    #[must_use]
+    pub const fn held(state: PageState, frame: Frame) -> Entry {
+        Entry { state, frame: Some(frame), leaving: false, accessed: false }
+    }
+
+    /// A page of zeroes without a frame.
+    #[must_use]
+    pub const fn zero(state: PageState) -> Entry {
+        Entry { state, frame: None, leaving: false, accessed: false }
+    }
+
+    /// Whether the guest may write through this entry.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.state == PageState::Exclusive && self.frame.is_some() && !self.leaving
+    }
+
+    /// Whether the guest may read through this entry.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.state != PageState::Invalid && self.frame.is_some()
+    }
+}
+
+/// The vendor's bits of a nested page table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Format {
+    /// Set in an entry that points to a table.
+    pub table: u64,
+    /// Set in a leaf that may be read and executed.
+    pub read: u64,
+    /// Set besides in a leaf that may be written.
+    pub write: u64,
+    /// Marks a leaf at the 2 MiB level.
+    pub large: u64,
+    /// Set by the hardware on use; 0 where it does not.
+    pub accessed: u64,
+}
+
+impl Format {
+    /// AMD nested paging: present, writable, user (nested walks count as user
+    /// accesses: APM vol. 2, 15.25.5), accessed, page size.
+    pub const NPT: Format =
+        Format { table: 0x07, read: 0x05, write: 0x02, large: 0x80, accessed: 0x20 };
+
+    /// Intel EPT with accessed and dirty flags off: read, write, execute,
+    /// write-back memory type in bits 3 to 5 of a leaf (SDM vol. 3, 29.3.2).
+    pub const EPT: Format =
+        Format { table: 0x07, read: 0x35, write: 0x02, large: 0x80, accessed: 0 };
+}
+
+const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
+const STATE_SHIFT: u32 = 52;
+const LEAVING: u64 = 1 << 54;
+
+impl Format {
+    /// Encodes a leaf. `large` for the 2 MiB level.
+    #[must_use]
+    pub fn encode(&self, entry: &Entry, large: bool) -> u64 {
+        let mut bits = (entry.state as u64) << STATE_SHIFT;
+        if entry.leaving {
+            bits |= LEAVING;
+        }
+        if let Some(frame) = entry.frame {
+            bits |= frame.start().0 & FRAME_MASK;
+            if entry.readable() {
+                bits |= self.read;
+            }
+            if entry.writable() {
+                bits |= self.write;
+            }
+        }
+        if entry.accessed {
+            bits |= self.accessed;
+        }
+        if large {
+            bits |= self.large;
+        }
+        bits
+    }
+
+    /// Decodes a leaf.
+    #[must_use]
+    pub fn decode(&self, bits: u64) -> Entry {
+        let state = PageState::from_bits(bits >> STATE_SHIFT);
+        let present = bits & self.read == self.read;
+        Entry {
+            state,
+            frame: present.then_some(Frame((bits & FRAME_MASK) >> addr::PAGE_SHIFT)),
+            leaving: bits & LEAVING != 0,
+            accessed: self.accessed != 0 && bits & self.accessed != 0,
+        }
+    }
+
+    /// Encodes a pointer to a table.
+    #[must_use]
+    pub fn encode_table(&self, table: Frame) -> u64 {
+        (table.start().0 & FRAME_MASK) | self.table
+    }
+
+    /// The table that an upper-level entry points to; `None` if it is empty
+    /// or a large leaf.
+    #[must_use]
+    pub fn decode_table(&self, bits: u64) -> Option<Frame> {
+        (bits & self.table == self.table && bits & self.large == 0 && bits >> STATE_SHIFT == 0)
+            .then_some(Frame((bits & FRAME_MASK) >> addr::PAGE_SHIFT))
+    }
+
+    /// Whether an entry of the 2 MiB level is a large leaf.
+    #[must_use]
+    pub const fn is_large(&self, bits: u64) -> bool {
+        bits & self.large != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_round_trip_in_both_formats() {
+        for format in [Format::NPT, Format::EPT] {
+            for state in [PageState::Shared, PageState::Owned, PageState::Exclusive] {
+                for leaving in [false, true] {
+                    let e = Entry { leaving, ..Entry::held(state, Frame(0x1234)) };
+                    assert_eq!(format.decode(format.encode(&e, false)), e);
+                    assert_eq!(format.decode(format.encode(&e, true)), e);
+                    assert_eq!(format.decode_table(format.encode(&e, false)), None);
+                }
+                let z = Entry::zero(state);
+                assert_eq!(format.decode(format.encode(&z, false)), z);
+                assert_eq!(format.decode(format.encode(&z, true)), z);
+            }
+            assert_eq!(format.decode(0), Entry::default());
+            let t = format.encode_table(Frame(7));
+            assert_eq!(format.decode_table(t), Some(Frame(7)));
+        }
+    }
+
+    #[test]
+    fn only_an_exclusive_page_that_stays_is_writable() {
+        let bits = |e: Entry| Format::NPT.encode(&e, false) & Format::NPT.write != 0;
+        assert!(bits(Entry::held(PageState::Exclusive, Frame(1))));
+        assert!(!bits(Entry { leaving: true, ..Entry::held(PageState::Exclusive, Frame(1)) }));
+        assert!(!bits(Entry::held(PageState::Owned, Frame(1))));
+        assert!(!bits(Entry::held(PageState::Shared, Frame(1))));
+        assert_eq!(Format::NPT.encode(&Entry::zero(PageState::Exclusive), false) & 1, 0);
+    }
+}

@@ -1,0 +1,309 @@
+//! A four-level nested page table over [`HostMemory`].
+//!
+//! Levels are numbered as the manuals do: 4 is the root, 1 holds the 4 KiB
+//! leaves; a leaf may also stand at level 2 (2 MiB). The table never decides
+//! when to flush: every change that takes a right away returns
+//! [`Flush::Owed`], and whoever runs the guest pays before the next entry.
+
+use super::{Entry, Format, FramePool, HostMemory, PageState};
+use addr::{Frame, Gfn, RUN_PAGES};
+
+/// No frame was left for a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfFrames;
+
+/// Whether processors may still hold a translation that is no longer true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Flush {
+    /// Nothing that was allowed is now forbidden or elsewhere.
+    None,
+    /// Translations must be dropped before the change counts.
+    Owed,
+}
+
+/// Where a lookup ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Slot {
+    table: Frame,
+    index: usize,
+    large: bool,
+}
+
+/// A node's nested page table.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PageTable {
+    format: Format,
+    root: Frame,
+    tables: u64,
+}
+
+/// One page met by [`PageTable::scan`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scanned {
+    /// The page, or the first of a large one.
+    pub gfn: Gfn,
+    /// Its entry.
+    pub entry: Entry,
+    /// Whether it is a 2 MiB leaf.
+    pub large: bool,
+}
+
+const LARGE_LEVEL: u32 = 2;
+
+const fn index_at(gfn: Gfn, level: u32) -> usize {
+    ((gfn.0 >> (9 * (level - 1))) & 511) as usize
+}
+
+const fn span(level: u32) -> u64 {
+    1 << (9 * (level - 1))
+}
+
+impl PageTable {
+    /// An empty table with its root from `pool`.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if the pool is empty.
+    pub fn new(
+        format: Format,
+        pool: &mut FramePool,
+        memory: &mut impl HostMemory,
+    ) -> Result<PageTable, OutOfFrames> {
+        let root = pool.allocate().ok_or(OutOfFrames)?;
+        memory.zero(root);
+        Ok(PageTable { format, root, tables: 1 })
+    }
+
+    /// The root, for the processor's nested page table pointer.
+    #[must_use]
+    pub fn root(&self) -> Frame {
+        self.root
+    }
+
+    /// Frames used for tables.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        self.tables
+    }
+
+    fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let index = index_at(gfn, level);
+            let bits = memory.read_entry(table, index);
+            if level == LARGE_LEVEL && self.format.is_large(bits) {
+                return Some(Slot { table, index, large: true });
+            }
+            table = self.format.decode_table(bits)?;
+        }
+        Some(Slot { table, index: index_at(gfn, 1), large: false })
+    }
+
+    /// What this node holds of a page. In a large leaf the page's own frame is
+    /// given.
+    #[must_use]
+    pub fn get(&self, memory: &impl HostMemory, gfn: Gfn) -> Entry {
+        let Some(slot) = self.find(memory, gfn) else { return Entry::default() };
+        let mut entry = self.format.decode(memory.read_entry(slot.table, slot.index));
+        if slot.large {
+            entry.frame = entry.frame.map(|f| f.offset_by(gfn.run_index() as u64));
+        }
+        entry
+    }
+
+    /// Whether the page is part of a large leaf.
+    #[must_use]
+    pub fn is_large(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
+        self.find(memory, gfn).is_some_and(|s| s.large)
+    }
+
+    /// Finds or makes the level-1 slot of a page, splitting a large leaf.
+    fn leaf(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+    ) -> Result<Slot, OutOfFrames> {
+        let table = self.descend(memory, pool, gfn, 1)?;
+        Ok(Slot { table, index: index_at(gfn, 1), large: false })
+    }
+
+    /// Finds or makes the table of `to_level` that covers `gfn`.
+    fn descend(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+        to_level: u32,
+    ) -> Result<Frame, OutOfFrames> {
+        let mut table = self.root;
+        let mut level = 4;
+        while level > to_level {
+            let index = index_at(gfn, level);
+            let bits = memory.read_entry(table, index);
+            table = if level == LARGE_LEVEL && self.format.is_large(bits) {
+                self.split_slot(memory, pool, table, index, bits)?
+            } else if let Some(next) = self.format.decode_table(bits) {
+                next
+            } else {
+                let next = pool.allocate().ok_or(OutOfFrames)?;
+                memory.zero(next);
+                self.tables += 1;
+                memory.write_entry(table, index, self.format.encode_table(next));
+                next
+            };
+            level -= 1;
+        }
+        Ok(table)
+    }
+
+    /// Puts a table of 512 small leaves in place of a large one. No flush is
+    /// owed: frame and rights of every page stay as they are.
+    fn split_slot(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        table: Frame,
+        index: usize,
+        bits: u64,
+    ) -> Result<Frame, OutOfFrames> {
+        let large = self.format.decode(bits);
+        let next = pool.allocate().ok_or(OutOfFrames)?;
+        self.tables += 1;
+        for i in 0..RUN_PAGES {
+            let entry = Entry { frame: large.frame.map(|f| f.offset_by(i)), ..large };
+            memory.write_entry(next, i as usize, self.format.encode(&entry, false));
+        }
+        memory.write_entry(table, index, self.format.encode_table(next));
+        Ok(next)
+    }
+
+    /// Sets what this node holds of one page.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if a table was needed and no frame was left; nothing
+    /// has changed then.
+    pub fn set(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> Result<Flush, OutOfFrames> {
+        if entry == Entry::default() && self.find(memory, gfn).is_none() {
+            return Ok(Flush::None);
+        }
+        let slot = self.leaf(memory, pool, gfn)?;
+        let old = self.format.decode(memory.read_entry(slot.table, slot.index));
+        memory.write_entry(slot.table, slot.index, self.format.encode(&entry, false));
+        let lost = old.readable()
+            && (!entry.readable()
+                || old.frame != entry.frame
+                || (old.writable() && !entry.writable()));
+        Ok(if lost { Flush::Owed } else { Flush::None })
+    }
+
+    /// Maps a whole aligned run that this node did not hold, as one leaf.
+    /// `entry.frame` is the run's first frame, or `None` for zero pages.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] as [`PageTable::set`]. A run of which the node holds a
+    /// page already is refused in the same way as `Ok(false)`.
+    pub fn set_run(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> Result<bool, OutOfFrames> {
+        assert!(gfn.run_index() == 0, "a run is aligned");
+        let table = self.descend(memory, pool, gfn, LARGE_LEVEL)?;
+        let index = index_at(gfn, LARGE_LEVEL);
+        let bits = memory.read_entry(table, index);
+        if self.format.is_large(bits) {
+            return Ok(false);
+        }
+        if let Some(leaves) = self.format.decode_table(bits) {
+            if (0..512).any(|i| memory.read_entry(leaves, i) != 0) {
+                return Ok(false);
+            }
+            self.tables -= 1;
+            pool.release(leaves);
+        }
+        memory.write_entry(table, index, self.format.encode(&entry, true));
+        Ok(true)
+    }
+
+    /// Splits the large leaf that holds `gfn`, if there is one.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if no frame was left for the new table.
+    pub fn split(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+    ) -> Result<(), OutOfFrames> {
+        if self.is_large(memory, gfn) {
+            self.descend(memory, pool, gfn, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Clears the accessed flag of a leaf.
+    pub fn clear_accessed(&mut self, memory: &mut impl HostMemory, gfn: Gfn) {
+        if let Some(slot) = self.find(memory, gfn) {
+            let bits = memory.read_entry(slot.table, slot.index);
+            memory.write_entry(slot.table, slot.index, bits & !self.format.accessed);
+        }
+    }
+
+    /// The first page at or after `from` that this node holds, looking at no
+    /// more than `budget` table entries. The second value is where to go on;
+    /// `None` when the end was reached.
+    #[must_use]
+    pub fn scan(
+        &self,
+        memory: &impl HostMemory,
+        from: Gfn,
+        end: Gfn,
+        budget: usize,
+    ) -> (Option<Scanned>, Option<Gfn>) {
+        let mut at = from;
+        for _ in 0..budget {
+            if at >= end {
+                return (None, None);
+            }
+            let (level, found) = self.probe(memory, at);
+            let step = span(level);
+            let start = Gfn(at.0 & !(step - 1));
+            at = start.offset_by(step);
+            if let Some(entry) = found
+                && entry.state != PageState::Invalid
+            {
+                let large = level == LARGE_LEVEL;
+                return (Some(Scanned { gfn: start, entry, large }), Some(at));
+            }
+        }
+        (None, Some(at))
+    }
+
+    /// The level at which a walk for `gfn` ends, and the leaf if it is one.
+    fn probe(&self, memory: &impl HostMemory, gfn: Gfn) -> (u32, Option<Entry>) {
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let bits = memory.read_entry(table, index_at(gfn, level));
+            if level == LARGE_LEVEL && self.format.is_large(bits) {
+                return (level, Some(self.format.decode(bits)));
+            }
+            match self.format.decode_table(bits) {
+                Some(next) => table = next,
+                None => return (level, None),
+            }
+        }
+        (1, Some(self.format.decode(memory.read_entry(table, index_at(gfn, 1)))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::memory::fake::VecMemory;
+
+fn setup() -> (PageTable, FramePool, VecMemory) {
+    let mut memory = VecMemory::new(2048);
+    let mut pool = FramePool::new();
+    pool.add(Frame(1), Frame(2048));
+    let table = PageTable::new(Format::NPT, &mut pool, &mut memory).unwrap();
+    (table, pool, memory)
+}
+
+#[test]
+fn what_is_set_is_found() {
+    let (mut t, mut p, mut m) = setup();
+    let e = Entry::held(PageState::Exclusive, Frame(77));
+    let far = Gfn(0x3_4567_89ab);
+    assert_eq!(t.get(&m, far), Entry::default());
+    assert_eq!(t.set(&mut m, &mut p, far, e), Ok(Flush::None));
+    assert_eq!(t.get(&m, far), e);
+    assert_eq!(t.get(&m, far.offset_by(1)), Entry::default());
+    assert_eq!(t.tables(), 4);
+}
+
+#[test]
+fn a_flush_is_owed_when_a_right_goes() {
+    let (mut t, mut p, mut m) = setup();
+    let g = Gfn(5);
+    let rw = Entry::held(PageState::Exclusive, Frame(9));
+    let ro = Entry::held(PageState::Owned, Frame(9));
+    assert_eq!(t.set(&mut m, &mut p, g, ro), Ok(Flush::None));
+    assert_eq!(t.set(&mut m, &mut p, g, rw), Ok(Flush::None));
+    assert_eq!(t.set(&mut m, &mut p, g, ro), Ok(Flush::Owed));
+    let moved = Entry::held(PageState::Owned, Frame(10));
+    assert_eq!(t.set(&mut m, &mut p, g, moved), Ok(Flush::Owed));
+    assert_eq!(t.set(&mut m, &mut p, g, Entry::default()), Ok(Flush::Owed));
+    assert_eq!(t.set(&mut m, &mut p, g, Entry::default()), Ok(Flush::None));
+}
+
+#[test]
+fn a_large_leaf_splits_into_the_same_pages() {
+    let (mut t, mut p, mut m) = setup();
+    let run = p.allocate_run().unwrap();
+    let e = Entry::held(PageState::Exclusive, run);
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), e), Ok(true));
+    assert_eq!(t.get(&m, Gfn(1024 + 300)).frame, Some(run.offset_by(300)));
+    let tables = t.tables();
+    let gone = Entry::default();
+    assert_eq!(t.set(&mut m, &mut p, Gfn(1024 + 300), gone), Ok(Flush::Owed));
+    assert_eq!(t.tables(), tables + 1);
+    assert_eq!(t.get(&m, Gfn(1024 + 300)), gone);
+    assert_eq!(t.get(&m, Gfn(1024 + 299)).frame, Some(run.offset_by(299)));
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), e), Ok(false));
+}
+
+#[test]
+fn an_empty_leaf_table_makes_way_for_a_large_leaf() {
+    let (mut t, mut p, mut m) = setup();
+    let e = Entry::held(PageState::Shared, Frame(3));
+    let _ = t.set(&mut m, &mut p, Gfn(512), e).unwrap();
+    let _ = t.set(&mut m, &mut p, Gfn(512), Entry::default()).unwrap();
+    let free = p.free_frames();
+    let zero = Entry::zero(PageState::Exclusive);
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(512), zero), Ok(true));
+    assert_eq!(p.free_frames(), free + 1);
+    assert_eq!(t.get(&m, Gfn(600)), zero);
+}
+
+#[test]
+fn a_zero_run_splits_into_zero_pages() {
+    let (mut t, mut p, mut m) = setup();
+    let zero = Entry::zero(PageState::Exclusive);
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(0), zero), Ok(true));
+    let held = Entry::held(PageState::Exclusive, Frame(44));
+    assert_eq!(t.set(&mut m, &mut p, Gfn(17), held), Ok(Flush::None));
+    assert_eq!(t.get(&m, Gfn(17)), held);
+    assert_eq!(t.get(&m, Gfn(18)), zero);
+}
+
+#[test]
+fn a_scan_meets_every_page_and_skips_empty_space() {
+    let (mut t, mut p, mut m) = setup();
+    let e = Entry::held(PageState::Shared, Frame(3));
+    for g in [0, 7, 511, 0x20_0000, 0x7fff_ffff] {
+        let _ = t.set(&mut m, &mut p, Gfn(g), e).unwrap();
+    }
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), e), Ok(true));
+    let mut seen = alloc::vec::Vec::new();
+    let mut at = Some(Gfn(0));
+    let mut steps = 0;
+    while let Some(from) = at {
+        let (found, next) = t.scan(&m, from, Gfn(1 << 36), 100);
+        seen.extend(found.map(|s| s.gfn.0));
+        at = next;
+        steps += 1;
+    }
+    assert_eq!(seen, [0, 7, 511, 1024, 0x20_0000, 0x7fff_ffff]);
+    assert!(steps < 60, "{steps}");
+}
