@@ -1,2 +1,119 @@
 //! NIC drivers behind one trait.
+//!
+//! A node polls its NIC: [`Nic::transmit`] and [`Nic::receive`] are the two
+//! hot calls, both without allocation and with at most one register access. A
+//! node with nothing to do enables the receive interrupt, looks once more and
+//! halts.
+//!
+//! [`Nic`] is the contract, [`AnyNic`] the choice made at boot, [`probe`]
+//! makes it. [`e1000`] is the driver; it see their device
+//! through [`Registers`] and [`DmaRegion`] only, so they run on the host
+//! against a fake. Nothing a device writes is believed: lengths and indices
+//! are checked.
+//!
+//! Fixed cost of a running NIC: 2 MiB of receive buffers, 256 KiB of header
+//! slots and some pages of descriptors.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod dma;
+
+pub mod e1000;
+#[cfg(test)]
+mod fake;
+mod frame;
+mod registers;
+
+pub use dma::{DmaRegion, Environment};
+pub use frame::{NicCounters, PageSlice, TransmitError};
+pub use registers::{Mmio, Registers};
+
+use frame::{check_frame, is_unicast};
+
+/// Bytes in a receive buffer: the longest frame any driver here receives.
+pub const BUFFER_LEN: usize = 8192;
+/// Most payload after the 14-byte Ethernet header that any driver here
+/// offers: a receive buffer less virtio's header, Ethernet's, and a VLAN tag,
+/// rounded down.
+pub const MTU_MAX: u16 = 8160;
+/// Most bytes that [`Nic::transmit`] copies as header: a whole ordinary frame,
+/// so that small messages can be gathered in one.
+pub const HEADER_MAX: usize = 2048;
+/// Bytes of an Ethernet header.
+pub const ETHERNET_HEADER_LEN: usize = 14;
+
+/// Why a device could not be started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NicError {
+    /// The device did not come out of its reset.
+    ResetTimeout,
+    /// The device has no usable unicast address.
+    NoStationAddress,
+    /// Not enough contiguous memory for rings and buffers.
+    NoMemory,
+    /// A BAR or capability that the driver needs is absent or out of bounds.
+    BadConfiguration,
+    /// The device refused the features the driver cannot do without.
+    Features,
+}
+
+/// One running network interface.
+pub trait Nic {
+    /// The station address.
+    fn mac(&self) -> [u8; 6];
+
+    /// Most bytes of a frame after the 14-byte Ethernet header.
+    fn mtu(&self) -> u16;
+
+    /// Whether there is a link at this moment. After start it may take
+    /// seconds; the caller asks again and decides how long.
+    fn link_up(&mut self) -> bool;
+
+    /// Sends one Ethernet frame: `header`, copied (at least 14 and at most
+    /// [`HEADER_MAX`] bytes), followed by a slice of a page that the device
+    /// reads from the page itself, after this call returns. The page must
+    /// stay what it is until [`Nic::transmit_pending`] is false or
+    /// [`Nic::pages_sent`] has counted it.
+    ///
+    /// # Errors
+    /// [`TransmitError`]; nothing was sent then.
+    ///
+    /// # Panics
+    /// If the header is shorter than 14 bytes or the slice leaves its page.
+    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError>;
+
+    /// Hands the next received frame to `f` as one slice, padding included,
+    /// and gives its buffer back to the device. False if there was none.
+    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool;
+
+    /// Whether the device may still read a page that was given to
+    /// [`Nic::transmit`].
+    fn transmit_pending(&self) -> bool;
+
+    /// Frames with a page that the device is done with, since start, in the
+    /// order of their [`Nic::transmit`] calls.
+    fn pages_sent(&mut self) -> u64;
+
+    /// Frames that [`Nic::transmit`] takes now without [`TransmitError::Full`].
+    fn room(&mut self) -> usize;
+
+    /// Lets a received frame raise the interrupt. Causes from before are
+    /// dropped: call [`Nic::receive`] once more before halting, with the
+    /// processor's interrupts off until the halt.
+    fn enable_interrupts(&mut self);
+
+    /// Quiets the interrupt line; says whether this device had raised it.
+    fn acknowledge_interrupt(&mut self) -> bool;
+
+    /// Stops interrupts, for the time the driver is polled.
+    fn disable_interrupts(&mut self);
+
+    /// Makes the device raise its interrupt, which is enabled, to prove that
+    /// the line is wired. False if this kind of device cannot.
+    fn raise_interrupt(&mut self) -> bool;
+
+    /// What happened since start.
+    fn counters(&mut self) -> NicCounters;
+}

@@ -1,0 +1,121 @@
+//! Memory that a NIC reads and writes by itself.
+//!
+//! A [`DmaRegion`] is physically contiguous, identity known, and never given
+//! back: a driver takes its rings and buffers once, at start. All access is by
+//! offset and checked, so a driver's index arithmetic cannot leave the region.
+//! Descriptors are read and written with volatile accesses; ordering against
+//! the device comes from `fence` (x86 keeps stores and loads in order, so it
+//! only holds the compiler; Intel SDM volume 3, 9.2 "Memory Ordering").
+
+use addr::HostPhys;
+use core::ptr::NonNull;
+
+/// A physically contiguous run of memory shared with one device.
+pub struct DmaRegion {
+    base: NonNull<u8>,
+    bus: HostPhys,
+    len: usize,
+}
+
+// SAFETY: the region is owned by this value alone (contract of `new`) and
+// is plain memory, so it may move to another processor with its owner.
+unsafe impl Send for DmaRegion {}
+
+mod sealed {
+    /// Integers a descriptor consists of.
+    pub trait Word: Copy {}
+    impl Word for u8 {}
+    impl Word for u16 {}
+    impl Word for u32 {}
+    impl Word for u64 {}
+}
+
+impl DmaRegion {
+    /// Takes `len` bytes at `base`, which the device sees at `bus`.
+    ///
+    /// # Safety
+    /// The memory is valid for reads and writes for the rest of the program,
+    /// is used by nothing else but a device it is handed to, is aligned to at
+    /// least 16 bytes, and `bus` is its physical address.
+    #[must_use]
+    pub unsafe fn new(base: NonNull<u8>, bus: HostPhys, len: usize) -> DmaRegion {
+        assert!(
+            (base.as_ptr() as usize).is_multiple_of(16) && bus.0.is_multiple_of(16),
+            "unaligned DMA memory"
+        );
+        DmaRegion { base, bus, len }
+    }
+
+    /// Bytes in the region.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the region holds no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The physical address of the byte at `offset`.
+    #[must_use]
+    pub fn bus(&self, offset: usize) -> u64 {
+        assert!(offset < self.len, "DMA offset outside the region");
+        self.bus.0 + offset as u64
+    }
+
+    fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset <= self.len && len <= self.len - offset, "DMA access outside the region");
+        // SAFETY: `offset` is inside the allocation that `new` was promised.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    fn word<T: sealed::Word>(&self, offset: usize) -> *mut T {
+        let pointer = self.pointer(offset, size_of::<T>()).cast::<T>();
+        assert!(pointer.is_aligned(), "unaligned DMA access");
+        pointer
+    }
+
+    /// Reads one integer that the device may have written.
+    #[must_use]
+    pub fn read<T: sealed::Word>(&self, offset: usize) -> T {
+        // SAFETY: `word` proved the place in bounds and aligned; `T` is an
+        // integer, so any content is valid.
+        unsafe { self.word::<T>(offset).read_volatile() }
+    }
+
+    /// Writes one integer that the device may read.
+    pub fn write<T: sealed::Word>(&mut self, offset: usize, value: T) {
+        // SAFETY: as in `read`; `&mut self` makes it the only CPU access.
+        unsafe { self.word::<T>(offset).write_volatile(value) }
+    }
+
+    /// Bytes the device has finished writing. The caller has seen, before
+    /// this call, that the device gave the place back.
+    #[must_use]
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        let start = self.pointer(offset, len);
+        // SAFETY: in bounds of an initialised allocation; the driver calls
+        // this only for a buffer the device has given back, so nobody writes
+        // to it while the borrow of `self` lasts.
+        unsafe { core::slice::from_raw_parts(start, len) }
+    }
+
+    /// Copies bytes to a place the device does not own at present.
+    pub fn copy_in(&mut self, offset: usize, from: &[u8]) {
+        let to = self.pointer(offset, from.len());
+        // SAFETY: `to` is in bounds for `from.len()` bytes, and `from` cannot
+        // overlap a region that nothing but this value refers to.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
+    }
+}
+
+/// What a driver needs of the machine while it starts.
+pub trait Environment {
+    /// Gives `bytes` of zeroed memory, physically contiguous and aligned to a
+    /// page, for good; `None` if there is no such run.
+    fn dma(&mut self, bytes: usize) -> Option<DmaRegion>;
+    /// Waits at least `microseconds`.
+    fn delay_us(&mut self, microseconds: u32);
+}

@@ -1,0 +1,394 @@
+//! The driver against a device that behaves, and one that does not.
+
+use super::receive::{RETURN_BATCH, RING};
+use super::registers::*;
+use super::transmit::{FRAMES, REPORT_EVERY};
+use super::{E1000, Family};
+use crate::fake::{FakeEnvironment, device_read, device_word, device_write, fake_page};
+use crate::{BUFFER_LEN, HEADER_MAX, MTU_MAX, Nic, NicError, PageSlice, Registers, TransmitError};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::vec::Vec;
+use std::{panic, vec};
+
+const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
+
+/// A device: registers as last written, both rings walked on demand.
+#[derive(Default)]
+struct Device {
+    values: HashMap<usize, u32>,
+    writes: Vec<(usize, u32)>,
+    /// EEPROM words, read through EERD.
+    eeprom: [u16; 3],
+    stuck_in_reset: bool,
+    wire: Vec<Vec<u8>>,
+    /// Descriptors done but not yet reported, for a device that is slow.
+    hold_reports: bool,
+}
+
+impl Device {
+    fn get(&self, register: usize) -> u32 {
+        self.values.get(&register).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, register: usize, value: u32) {
+        self.values.insert(register, value);
+    }
+
+    fn ring(&self, low: usize) -> u64 {
+        u64::from(self.get(low)) | u64::from(self.get(low + 4)) << 32
+    }
+
+    /// Sends what lies between head and tail, reporting where RS asks for it.
+    fn run_transmit(&mut self) {
+        assert_ne!(self.get(TCTL) & TCTL_EN, 0);
+        let mut frame = Vec::new();
+        while self.get(TDH) != self.get(TDT) {
+            let head = self.get(TDH);
+            let place = self.ring(TDBAL) + u64::from(head) * 16;
+            let fields = device_word(place + 8, 8);
+            let len = (fields & 0xFFFF) as usize;
+            frame.extend(device_read(device_word(place, 8), len));
+            assert_ne!(fields & TX_CMD_IFCS, 0, "no checksum asked for");
+            if fields & TX_CMD_EOP != 0 {
+                self.wire.push(core::mem::take(&mut frame));
+            }
+            if fields & TX_CMD_RS != 0 && !self.hold_reports {
+                device_write(place + 12, &[TX_DD]);
+            }
+            self.set(TDH, (head + 1) % (self.get(TDLEN) / 16));
+        }
+        assert!(frame.is_empty(), "a frame without an end");
+    }
+
+    /// Fills the next receive descriptor with raw fields; false if there is
+    /// no descriptor.
+    fn put_fields(&mut self, content: &[u8], fields: u64) -> bool {
+        let head = self.get(RDH);
+        if head == self.get(RDT) {
+            return false;
+        }
+        let place = self.ring(RDBAL) + u64::from(head) * 16;
+        device_write(device_word(place, 8), content);
+        device_write(place + 8, &fields.to_le_bytes());
+        self.set(RDH, (head + 1) % (self.get(RDLEN) / 16));
+        true
+    }
+
+    fn put_frame(&mut self, content: &[u8]) -> bool {
+        self.put_fields(content, content.len() as u64 | RX_DD | RX_EOP)
+    }
+}
+
+#[derive(Clone)]
+struct Bus(Rc<RefCell<Device>>);
+
+impl Registers for Bus {
+    fn read32(&self, offset: usize) -> u32 {
+        let mut device = self.0.borrow_mut();
+        let value = device.get(offset);
+        match offset {
+            ICR | MPC => device.set(offset, 0),
+            CTRL if device.stuck_in_reset => return value | CTRL_RST,
+            CTRL => return value & !CTRL_RST,
+            EECD => return EECD_AUTO_RD,
+            EERD => {
+                let word = device.eeprom[(value >> 8 & 3) as usize];
+                return u32::from(word) << 16 | 1 << 4;
+            }
+            _ => {}
+        }
+        value
+    }
+
+    fn write32(&mut self, offset: usize, value: u32) {
+        let mut device = self.0.borrow_mut();
+        device.writes.push((offset, value));
+        match offset {
+            ICS => device.set(ICR, value),
+            IMS => {
+                let mask = device.get(IMS) | value;
+                device.set(IMS, mask);
+            }
+            IMC => {
+                let mask = device.get(IMS) & !value;
+                device.set(IMS, mask);
+            }
+            _ => device.set(offset, value),
+        }
+    }
+
+    fn read8(&self, _: usize) -> u8 {
+        unreachable!("all registers have 32 bits")
+    }
+    fn read16(&self, _: usize) -> u16 {
+        unreachable!("all registers have 32 bits")
+    }
+    fn write8(&mut self, _: usize, _: u8) {
+        unreachable!("all registers have 32 bits")
+    }
+    fn write16(&mut self, _: usize, _: u16) {
+        unreachable!("all registers have 32 bits")
+    }
+}
+
+fn new_device() -> Bus {
+    let mut device = Device::default();
+    device.set(RAL0, u32::from_le_bytes([MAC[0], MAC[1], MAC[2], MAC[3]]));
+    device.set(RAH0, u32::from(MAC[4]) | u32::from(MAC[5]) << 8 | RAH_AV);
+    Bus(Rc::new(RefCell::new(device)))
+}
+
+fn start_as(bus: &Bus, family: Family) -> Result<E1000<Bus>, NicError> {
+    E1000::start(bus.clone(), family, None, &mut FakeEnvironment::default())
+}
+
+fn started() -> (E1000<Bus>, Bus) {
+    let bus = new_device();
+    let nic = start_as(&bus, Family::I8254x).unwrap();
+    (nic, bus)
+}
+
+fn received(nic: &mut E1000<Bus>) -> Option<Vec<u8>> {
+    let mut got = None;
+    let any = nic.receive(|bytes| got = Some(bytes.to_vec()));
+    assert_eq!(any, got.is_some());
+    got
+}
+
+fn header(byte: u8) -> Vec<u8> {
+    vec![byte; 64]
+}
+
+#[test]
+fn start_programs_jumbo_frames_and_the_address() {
+    for family in [Family::I8254x, Family::I82574] {
+        let bus = new_device();
+        let mut nic = start_as(&bus, family).unwrap();
+        assert_eq!((nic.mac(), nic.mtu()), (MAC, MTU_MAX));
+        assert!(!nic.link_up());
+        bus.0.borrow_mut().set(STATUS, STATUS_LU);
+        assert!(nic.link_up());
+        let device = bus.0.borrow();
+        assert_eq!(device.get(RCTL) & (RCTL_EN | RCTL_LPE), RCTL_EN | RCTL_LPE);
+        assert_eq!(device.get(IMS), 0, "interrupts stay off");
+        let rctl = device.writes.iter().filter(|w| w.0 == RCTL && w.1 != 0).count();
+        assert_eq!(rctl, 1, "receiving is switched on once");
+    }
+}
+
+#[test]
+fn start_takes_the_address_from_the_eeprom_if_none_was_loaded() {
+    let bus = new_device();
+    bus.0.borrow_mut().set(RAL0, 0);
+    bus.0.borrow_mut().set(RAH0, 0);
+    bus.0.borrow_mut().eeprom = [0x5452, 0x0100, 0x0302];
+    assert_eq!(start_as(&bus, Family::I8254x).unwrap().mac(), MAC);
+    bus.0.borrow_mut().set(RAL0, 0);
+    bus.0.borrow_mut().set(RAH0, 0);
+    bus.0.borrow_mut().eeprom = [0xFFFF; 3];
+    assert_eq!(start_as(&bus, Family::I8254x).err(), Some(NicError::NoStationAddress));
+}
+
+#[test]
+fn start_ends_for_a_dead_device_and_without_memory() {
+    let bus = new_device();
+    bus.0.borrow_mut().stuck_in_reset = true;
+    let mut environment = FakeEnvironment::default();
+    let result = E1000::start(bus.clone(), Family::I8254x, None, &mut environment);
+    assert_eq!(result.err(), Some(NicError::ResetTimeout));
+    assert!((100_000..1_000_000).contains(&environment.waited_us));
+    bus.0.borrow_mut().stuck_in_reset = false;
+    let mut environment = FakeEnvironment { left: Some(1 << 20), ..Default::default() };
+    let result = E1000::start(bus, Family::I8254x, None, &mut environment);
+    assert_eq!(result.err(), Some(NicError::NoMemory));
+}
+
+#[test]
+fn a_page_is_sent_from_where_it_lies() {
+    let (mut nic, bus) = started();
+    let page = fake_page(16, 4080, |i| (i % 251) as u8);
+    nic.transmit(&header(7), Some(page)).unwrap();
+    assert!(nic.transmit_pending());
+    assert_eq!(nic.pages_sent(), 0);
+    bus.0.borrow_mut().run_transmit();
+    assert!(!nic.transmit_pending());
+    assert_eq!(nic.pages_sent(), 1);
+    let device = bus.0.borrow();
+    let frame = &device.wire[0];
+    assert_eq!(frame.len(), 64 + 4080);
+    assert!(frame[..64].iter().all(|&b| b == 7));
+    assert!(frame[64..].iter().enumerate().all(|(i, &b)| b == (i % 251) as u8));
+    assert_eq!(nic.counters.sent_bytes, 64 + 4080);
+}
+
+#[test]
+fn transmit_wraps_and_keeps_order() {
+    let (mut nic, bus) = started();
+    let page = fake_page(0, 4096, |i| i as u8);
+    for n in 0..2000u32 {
+        let mut head = header(0);
+        head[14..18].copy_from_slice(&n.to_le_bytes());
+        nic.transmit(&head, (n % 3 == 0).then_some(page)).unwrap();
+        if n % 50 == 49 {
+            bus.0.borrow_mut().run_transmit();
+        }
+    }
+    let device = bus.0.borrow();
+    assert_eq!(device.wire.len(), 2000);
+    for (n, frame) in device.wire.iter().enumerate() {
+        assert_eq!(frame[14..18], (n as u32).to_le_bytes());
+        assert_eq!(frame.len(), if n % 3 == 0 { 64 + 4096 } else { 64 });
+    }
+    assert_eq!(nic.pages_sent(), 667);
+}
+
+#[test]
+fn a_full_ring_refuses_and_recovers() {
+    let (mut nic, bus) = started();
+    let page = fake_page(0, 4096, |_| 1);
+    bus.0.borrow_mut().hold_reports = true;
+    for _ in 0..FRAMES {
+        nic.transmit(&header(1), Some(page)).unwrap();
+    }
+    assert_eq!(nic.room(), 0);
+    assert_eq!(nic.transmit(&header(1), None), Err(TransmitError::Full));
+    // The device read all of it but does not say so: still full.
+    bus.0.borrow_mut().run_transmit();
+    assert_eq!(nic.transmit(&header(1), None), Err(TransmitError::Full));
+    assert_eq!(nic.counters.full, 2);
+    let end = (2 * FRAMES - 1) as u64;
+    let place = bus.0.borrow().ring(TDBAL) + end * 16 + 12;
+    device_write(place, &[TX_DD]);
+    // The newest report alone does not count: reports come in order.
+    assert_eq!(nic.room(), 0);
+    for frame in 0..FRAMES as u64 {
+        let place = bus.0.borrow().ring(TDBAL) + (2 * frame + 1) * 16 + 12;
+        device_write(place, &[TX_DD]);
+    }
+    assert_eq!(nic.room(), FRAMES);
+    assert_eq!(nic.pages_sent(), FRAMES as u64);
+    nic.transmit(&header(2), None).unwrap();
+}
+
+#[test]
+fn frames_without_a_page_report_seldom_but_often_enough() {
+    let (mut nic, bus) = started();
+    for _ in 0..10 * FRAMES {
+        nic.transmit(&header(1), None).unwrap();
+        bus.0.borrow_mut().run_transmit();
+        assert!(!nic.transmit_pending());
+    }
+    assert!(nic.room() > FRAMES - REPORT_EVERY as usize);
+}
+
+#[test]
+fn frames_that_are_too_long_are_refused() {
+    let (mut nic, _bus) = started();
+    let page = fake_page(0, 4096, |_| 1);
+    let long = vec![0; HEADER_MAX + 1];
+    assert_eq!(nic.transmit(&long, None), Err(TransmitError::TooLong));
+    nic.mtu = 1500;
+    assert_eq!(nic.transmit(&header(0), Some(page)), Err(TransmitError::TooLong));
+    nic.transmit(&[0; 1514], None).unwrap();
+    assert_eq!(nic.transmit(&[0; 1515], None), Err(TransmitError::TooLong));
+    let outside = PageSlice { offset: 1, ..page };
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+        let _ = nic.transmit(&header(0), Some(outside));
+    }));
+    assert!(result.is_err(), "a slice that leaves its page is our own mistake");
+}
+
+#[test]
+fn receive_wraps_and_returns_descriptors_in_batches() {
+    let (mut nic, bus) = started();
+    assert_eq!(received(&mut nic), None);
+    for n in 0..5 * RING {
+        let frame = vec![n as u8; 60 + n];
+        assert!(bus.0.borrow_mut().put_frame(&frame), "ran dry at {n}");
+        assert_eq!(received(&mut nic), Some(frame));
+    }
+    let tails = bus.0.borrow().writes.iter().filter(|w| w.0 == RDT).count();
+    assert_eq!(tails, 1 + 5 * RING / RETURN_BATCH);
+}
+
+#[test]
+fn a_burst_fills_all_but_one_descriptor_and_none_is_lost() {
+    let (mut nic, bus) = started();
+    for round in 0..3 {
+        let mut sent = 0u32;
+        while bus.0.borrow_mut().put_frame(&[sent.to_le_bytes(); 16].concat()) {
+            sent += 1;
+        }
+        assert!(sent as usize > RING - 1 - RETURN_BATCH, "round {round}: {sent}");
+        for n in 0..sent {
+            assert_eq!(received(&mut nic).unwrap()[..4], n.to_le_bytes());
+        }
+        assert_eq!(received(&mut nic), None);
+    }
+}
+
+#[test]
+fn the_longest_frame_fits_one_buffer() {
+    let (mut nic, bus) = started();
+    let frame = vec![0xA5; usize::from(MTU_MAX) + 14];
+    bus.0.borrow_mut().put_frame(&frame);
+    assert_eq!(received(&mut nic), Some(frame));
+}
+
+#[test]
+fn hostile_lengths_and_damaged_frames_are_dropped() {
+    let (mut nic, bus) = started();
+    let good = vec![9; 100];
+    let done = RX_DD | RX_EOP;
+    let bad = [
+        done,                           // no byte
+        done | (BUFFER_LEN as u64 + 1), // longer than the buffer
+        done | 0xFFFF,
+        done | 100 | 1 << 40, // CRC error
+        done | 100 | 1 << 47, // receive error
+    ];
+    for fields in bad {
+        bus.0.borrow_mut().put_fields(&good, fields);
+    }
+    // A frame over three descriptors: all of it goes, the next one comes.
+    bus.0.borrow_mut().put_fields(&good, RX_DD | BUFFER_LEN as u64);
+    bus.0.borrow_mut().put_fields(&good, RX_DD | BUFFER_LEN as u64);
+    bus.0.borrow_mut().put_fields(&good, done | 100);
+    // Checksum errors of the content are not about the frame.
+    bus.0.borrow_mut().put_fields(&good, done | 100 | 1 << 45);
+    assert_eq!(received(&mut nic), Some(good));
+    assert_eq!(received(&mut nic), None);
+    assert_eq!(nic.counters.dropped, 8);
+    assert_eq!(nic.counters.received, 1);
+}
+
+#[test]
+fn a_device_that_never_stops_does_not_hold_the_driver() {
+    let (mut nic, bus) = started();
+    // Every descriptor done at once, the driver's own one too.
+    let ring = bus.0.borrow().ring(RDBAL);
+    for index in 0..RING as u64 {
+        device_write(ring + index * 16 + 8, &(RX_DD | RX_EOP | 0xFFFF).to_le_bytes());
+    }
+    assert_eq!(received(&mut nic), None);
+    assert_eq!(nic.counters.dropped, RING as u64);
+}
+
+#[test]
+fn interrupts_can_be_raised_acknowledged_and_stopped() {
+    let (mut nic, bus) = started();
+    bus.0.borrow_mut().set(ICR, INTERRUPT_RXT0);
+    nic.enable_interrupts();
+    assert!(!nic.acknowledge_interrupt(), "old causes are dropped");
+    assert!(nic.raise_interrupt());
+    let cause = bus.0.borrow().get(ICR) & bus.0.borrow().get(IMS);
+    assert_ne!(cause, 0);
+    assert!(nic.acknowledge_interrupt());
+    assert!(!nic.acknowledge_interrupt());
+    nic.disable_interrupts();
+    assert_eq!(bus.0.borrow().get(IMS), 0);
+    bus.0.borrow_mut().set(MPC, 3);
+    assert_eq!((nic.counters().missed, nic.counters().interrupts), (3, 1));
+}
