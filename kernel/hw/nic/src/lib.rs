@@ -19,7 +19,6 @@
 extern crate std;
 
 mod dma;
-
 pub mod e1000;
 #[cfg(test)]
 mod fake;
@@ -88,6 +87,10 @@ pub trait Nic {
     /// and gives its buffer back to the device. False if there was none.
     fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool;
 
+    /// Whether a received frame waits. One memory read, for the last look
+    /// before a halt.
+    fn receive_ready(&self) -> bool;
+
     /// Whether the device may still read a page that was given to
     /// [`Nic::transmit`].
     fn transmit_pending(&self) -> bool;
@@ -100,8 +103,8 @@ pub trait Nic {
     fn room(&mut self) -> usize;
 
     /// Lets a received frame raise the interrupt. Causes from before are
-    /// dropped: call [`Nic::receive`] once more before halting, with the
-    /// processor's interrupts off until the halt.
+    /// dropped: look at [`Nic::receive_ready`] once more before halting, with
+    /// the processor's interrupts off until the halt.
     fn enable_interrupts(&mut self);
 
     /// Quiets the interrupt line; says whether this device had raised it.

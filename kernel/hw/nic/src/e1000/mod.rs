@@ -120,6 +120,10 @@ impl<R: Registers> Nic for E1000<R> {
         self.counters.count_receive(received, dropped)
     }
 
+    fn receive_ready(&self) -> bool {
+        self.receive.ready()
+    }
+
     fn transmit_pending(&self) -> bool {
         self.transmit.page_pending()
     }

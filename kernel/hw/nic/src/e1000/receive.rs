@@ -61,6 +61,12 @@ impl ReceiveRing {
         registers.write32(RDT, (RING - 1) as u32);
     }
 
+    /// Whether the device has filled the next descriptor.
+    pub(super) fn ready(&self) -> bool {
+        let place = self.next * DESCRIPTOR_LEN + DESCRIPTOR_FIELDS;
+        self.descriptors.read::<u64>(place) & RX_DD != 0
+    }
+
     /// Judges the next descriptor. Its length is the device's word and is
     /// checked against the buffer.
     fn look(&mut self) -> Slot {

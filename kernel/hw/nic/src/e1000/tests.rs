@@ -307,7 +307,9 @@ fn receive_wraps_and_returns_descriptors_in_batches() {
     for n in 0..5 * RING {
         let frame = vec![n as u8; 60 + n];
         assert!(bus.0.borrow_mut().put_frame(&frame), "ran dry at {n}");
+        assert!(nic.receive_ready());
         assert_eq!(received(&mut nic), Some(frame));
+        assert!(!nic.receive_ready());
     }
     let tails = bus.0.borrow().writes.iter().filter(|w| w.0 == RDT).count();
     assert_eq!(tails, 1 + 5 * RING / RETURN_BATCH);
