@@ -223,6 +223,29 @@ pub trait Vcpu {
     fn can_take_nmi(&self) -> bool;
     /// Asks for (or stops asking for) [`Exit::InterruptWindow`].
     fn request_window(&mut self, wanted: bool);
+    /// Asks for [`Exit::InterruptWindow`] once an interrupt of priority class
+    /// `class` (its vector's upper four bits) could be taken, with regard to
+    /// [`Vcpu::tpr`] too. Ended by `request_window(false)`. A backend whose
+    /// processors do not keep the guest's task priority regards the rest only.
+    fn request_window_above(&mut self, class: u8) {
+        let _ = class;
+        self.request_window(true);
+    }
+    /// The guest's CR8 where the processor keeps it: the local APIC's task
+    /// priority, upper four bits. The guest changes it without an exit, so
+    /// whoever models the local APIC takes it over after each run.
+    fn tpr(&self) -> u8 {
+        0
+    }
+    /// Sets CR8, when the guest wrote the local APIC's own register.
+    fn set_tpr(&mut self, tpr: u8) {
+        let _ = tpr;
+    }
+    /// Address of the instruction after the one that the last exit stands
+    /// for, where the hardware told it; `None` asks for decoding.
+    fn next_rip(&self) -> Option<u64> {
+        None
+    }
     /// The guest's TSC is the host's plus this.
     fn tsc_offset(&self) -> u64;
     /// Sets the TSC offset.
