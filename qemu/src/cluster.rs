@@ -1,0 +1,456 @@
+//! A running cluster: N emulators, their links, and what they say.
+
+use crate::command::{NodePlan, arguments};
+use crate::event::{self, Parsed};
+use crate::link::{self, Links};
+use crate::logs::{Lines, LogFile, Tail};
+use crate::process::{self, Running};
+use crate::switch::{Mac, Switch};
+use crate::{Kind, LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a leading node needs beside the payload itself: image, heap, tables.
+const PAYLOAD_HEADROOM_MIB: u64 = memory::NODE_MIN_BYTES >> 21;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The kind of machine.
+    pub recipe: Recipe,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Memory of each.
+    pub memory: MemorySize,
+    /// Pangaea's image, or for a direct recipe the guest's kernel.
+    pub image: PathBuf,
+    /// The guest's payload archive for the leading node, or for a direct
+    /// recipe the guest's initrd.
+    pub payload: Option<PathBuf>,
+    /// Further words for every node's command line, or for a direct recipe
+    /// the guest's command line.
+    pub append: String,
+    /// How long a node waits for the others.
+    pub join_timeout: Duration,
+    /// The links.
+    pub link: LinkOptions,
+    /// A folder for the logs of every port.
+    pub log_dir: Option<PathBuf>,
+    /// Nodes that differ from the rest (for tests of bad input).
+    pub overrides: BTreeMap<u32, NodeOverride>,
+}
+
+/// How one node differs from the rest.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOverride {
+    /// Another processor.
+    pub cpu: Option<String>,
+    /// Another size of memory.
+    pub memory: Option<MemorySize>,
+    /// Another address of its network card.
+    pub mac: Option<Mac>,
+    /// Another image.
+    pub image: Option<PathBuf>,
+    /// Words at the end of its command line.
+    pub append: Option<String>,
+    /// It is never started.
+    pub absent: bool,
+}
+
+/// A running cluster. Dropping it kills what still runs and waits for it.
+pub struct Cluster {
+    nodes: Vec<Option<Node>>,
+    messages: Receiver<Message>,
+    inputs: BTreeMap<Port, UnixStream>,
+    switch: Option<Switch>,
+    started: Instant,
+}
+
+/// One emulator.
+struct Node {
+    running: Running,
+    tail: Tail,
+    /// Ends when the emulator has ended and all it said was passed on.
+    waiter: Option<JoinHandle<()>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.running.kill();
+    }
+}
+
+/// Where bytes come from.
+#[derive(Clone, Copy)]
+enum Source {
+    Log,
+    Guest(Port),
+    Emulator,
+}
+
+/// What the threads of one node need to pass its words on.
+#[derive(Clone)]
+struct Voice {
+    node: u32,
+    started: Instant,
+    messages: Sender<Message>,
+    tail: Tail,
+}
+
+impl Cluster {
+    /// Starts every node and its links.
+    ///
+    /// # Errors
+    /// [`RunnerError`] says in one sentence what stands in the way. Nothing
+    /// keeps running then.
+    pub fn start(config: &ClusterConfig) -> Result<Self, RunnerError> {
+        check(config)?;
+        let Links { ends, switch } = link::connect(config.nodes, &config.link)?;
+        let (sender, messages) = mpsc::channel();
+        let started = Instant::now();
+        let mut cluster =
+            Self { nodes: Vec::new(), messages, inputs: BTreeMap::new(), switch, started };
+        let cluster_id = random_id();
+        for (node, end) in (0..config.nodes).zip(ends) {
+            let changes = config.overrides.get(&node).cloned().unwrap_or_default();
+            if changes.absent {
+                cluster.nodes.push(None);
+                continue;
+            }
+            let voice = Voice { node, started, messages: sender.clone(), tail: Tail::default() };
+            let starting = Starting { config, changes, voice, cluster_id };
+            let node = starting.start(end.into(), &mut cluster.inputs)?;
+            cluster.nodes.push(Some(node));
+        }
+        Ok(cluster)
+    }
+
+    /// Waits for the next message, at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Disconnected`] when every node has ended and all
+    /// was said.
+    pub fn next(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
+        self.messages.recv_timeout(timeout)
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The way to write to one of the guest's ports.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn input(&self, port: Port) -> io::Result<UnixStream> {
+        match self.inputs.get(&port) {
+            Some(stream) => stream.try_clone(),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "the node has no such port")),
+        }
+    }
+
+    /// Kills a node's emulator at once, as `kill -9` does.
+    pub fn kill(&self, node: u32) {
+        if let Some(Some(node)) = self.nodes.get(node as usize) {
+            node.running.kill();
+        }
+    }
+
+    /// The process id of a node's emulator.
+    pub fn process_id(&self, node: u32) -> Option<u32> {
+        Some(self.nodes.get(node as usize)?.as_ref()?.running.id())
+    }
+
+    /// The last lines that a node printed.
+    pub fn last_lines(&self, node: u32) -> Vec<String> {
+        match self.nodes.get(node as usize) {
+            Some(Some(node)) => node.tail.lines(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The switch, if the nodes are linked by one.
+    pub fn switch(&self) -> Option<&Switch> {
+        self.switch.as_ref()
+    }
+
+    /// Kills what still runs and waits until it is gone.
+    pub fn end(&mut self) {
+        for node in self.nodes.iter().flatten() {
+            node.running.kill();
+        }
+        for node in self.nodes.iter_mut().flatten() {
+            if let Some(waiter) = node.waiter.take() {
+                // A thread of ours that panicked has said so already.
+                let _ = waiter.join();
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Refuses what cannot work before anything is started.
+fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
+    if !(1..=NODES_MAX).contains(&config.nodes) {
+        return Err(RunnerError::NodeCount(config.nodes));
+    }
+    let recipe = &config.recipe;
+    if recipe.direct && config.nodes != 1 {
+        return Err(RunnerError::DirectWithNodes(recipe.name.clone()));
+    }
+    if !process::in_path(&recipe.emulator) && !Path::new(&recipe.emulator).is_file() {
+        return Err(RunnerError::NoEmulator(recipe.emulator.clone()));
+    }
+    let size = |path: &Path| {
+        std::fs::metadata(path).map(|m| m.len()).map_err(|e| RunnerError::file(path, "read", e))
+    };
+    size(&config.image)?;
+    if let Some(payload) = &config.payload {
+        let payload_mib = size(payload)?.div_ceil(1 << 20);
+        let memory_mib = config.memory.mib();
+        if payload_mib + PAYLOAD_HEADROOM_MIB > memory_mib {
+            return Err(RunnerError::PayloadTooLarge { payload_mib, memory_mib });
+        }
+    }
+    Ok(())
+}
+
+/// A number that tells this cluster from every other.
+fn random_id() -> u64 {
+    fastrand::u64(1..)
+}
+
+/// The address of node `n`'s network card: locally administered, in QEMU's
+/// range, the same in every run.
+fn default_mac(node: u32) -> Mac {
+    let [.., high, low] = node.to_be_bytes();
+    [0x52, 0x54, 0x00, 0x50, high, low]
+}
+
+/// One node that is about to start.
+struct Starting<'a> {
+    config: &'a ClusterConfig,
+    changes: NodeOverride,
+    voice: Voice,
+    cluster_id: u64,
+}
+
+impl Starting<'_> {
+    /// Starts the emulator and the threads that listen to it.
+    fn start(
+        self,
+        net: OwnedFd,
+        inputs: &mut BTreeMap<Port, UnixStream>,
+    ) -> Result<Node, RunnerError> {
+        let system = RunnerError::system("making a serial line to a node");
+        let sources = self.sources();
+        let pairs = sources.iter().map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>();
+        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.map_err(system)?.into_iter().unzip();
+        let serial: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut command = process::guarded(&self.config.recipe.emulator);
+        command.args(self.arguments(&serial, net.as_raw_fd()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let inherited = theirs.into_iter().map(OwnedFd::from).chain([net]).collect();
+        let (running, mut child) = process::start(command, inherited)
+            .map_err(RunnerError::system("starting the emulator"))?;
+        // From here on the node is killed with the handle, whatever fails.
+        let mut node = Node { running, tail: self.voice.tail.clone(), waiter: None };
+        let mut listeners = Vec::new();
+        if let Some(stderr) = child.stderr.take() {
+            listeners.push(self.listen(Source::Emulator, stderr));
+        }
+        for (source, stream) in sources.into_iter().zip(ours) {
+            let copy = stream.try_clone().map_err(RunnerError::system("sharing a serial line"));
+            match (source, copy) {
+                (Source::Guest(port), Ok(copy)) => drop(inputs.insert(port, copy)),
+                (_, Ok(_)) => {}
+                (_, Err(error)) => return Err(error),
+            }
+            listeners.push(self.listen(source, stream));
+        }
+        let voice = self.voice;
+        node.waiter = Some(std::thread::spawn(move || {
+            let status = process::wait(child);
+            for listener in listeners.into_iter().flatten() {
+                let _ = listener.join();
+            }
+            if let Ok(status) = status {
+                voice.say(Kind::Exited(status));
+            }
+        }));
+        Ok(node)
+    }
+
+    /// The serial ports of this node, COM1 first.
+    fn sources(&self) -> Vec<Source> {
+        let guest = Port::ALL.map(Source::Guest);
+        match (self.config.recipe.direct, self.voice.node) {
+            (true, _) => guest.to_vec(),
+            (false, 0) => [&[Source::Log], &guest[..]].concat(),
+            (false, _) => vec![Source::Log],
+        }
+    }
+
+    /// The emulator's arguments.
+    fn arguments(&self, serial: &[RawFd], net: RawFd) -> Vec<std::ffi::OsString> {
+        let config = self.config;
+        let node = self.voice.node;
+        arguments(&NodePlan {
+            recipe: &config.recipe,
+            cpu: self.changes.cpu.as_deref().unwrap_or(&config.recipe.cpu),
+            memory: self.changes.memory.unwrap_or(config.memory),
+            image: self.changes.image.as_deref().unwrap_or(&config.image),
+            initrd: if node == 0 { config.payload.as_deref() } else { None },
+            append: &self.append(),
+            serial,
+            net,
+            mac: self.changes.mac.unwrap_or_else(|| default_mac(node)),
+        })
+    }
+
+    /// The node's command line.
+    fn append(&self) -> String {
+        let config = self.config;
+        if config.recipe.direct {
+            return config.append.clone();
+        }
+        let mut line = format!(
+            "nodes={} cluster={:016x} join_timeout={} nic=auto mtu={}",
+            config.nodes,
+            self.cluster_id,
+            config.join_timeout.as_secs(),
+            config.recipe.mtu
+        );
+        let lead = if self.voice.node == 0 { "lead" } else { "" };
+        let own = self.changes.append.as_deref().unwrap_or_default();
+        for words in [lead, &config.append, own].iter().filter(|w| !w.is_empty()) {
+            line.push(' ');
+            line.push_str(words);
+        }
+        line
+    }
+
+    /// Starts the thread that passes on what comes from `source`.
+    fn listen(
+        &self,
+        source: Source,
+        stream: impl Read + Send + 'static,
+    ) -> Result<JoinHandle<()>, RunnerError> {
+        let what = match source {
+            Source::Log => "log",
+            Source::Guest(port) => port.name(),
+            Source::Emulator => "emulator",
+        };
+        let name = format!("node-{}-{what}.log", self.voice.node);
+        let log = LogFile::create(self.config.log_dir.as_deref(), &name)?;
+        let voice = self.voice.clone();
+        Ok(std::thread::spawn(move || voice.relay(source, stream, log)))
+    }
+}
+
+impl Voice {
+    /// Passes bytes on until the stream ends.
+    fn relay(&self, source: Source, mut stream: impl Read, mut log: LogFile) {
+        let mut lines = Lines::default();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let len = match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            log.write(&buffer[..len]);
+            match source {
+                Source::Guest(port) => self.say(Kind::Bytes(port, buffer[..len].to_vec())),
+                _ => lines.push(&buffer[..len]).iter().for_each(|l| self.line(source, l)),
+            }
+        }
+        lines.finish().iter().for_each(|l| self.line(source, l));
+    }
+
+    /// Passes a line on as what it is.
+    fn line(&self, source: Source, line: &str) {
+        if matches!(source, Source::Emulator) {
+            // TCG warns about each feature of the processor model that it
+            // lacks; that is known and tells nothing about this run.
+            if !line.contains("TCG doesn't support requested feature") {
+                self.tail.push(line);
+                self.say(Kind::Emulator(line.to_owned()));
+            }
+            return;
+        }
+        match event::parse(line) {
+            Parsed::Known(event, value) => self.say(Kind::Event(Some(event), value)),
+            Parsed::Unknown(value) => self.say(Kind::Event(None, value)),
+            Parsed::Text | Parsed::Broken => {
+                self.tail.push(line);
+                self.say(Kind::Line(line.to_owned()));
+            }
+        }
+    }
+
+    /// Sends a message; nobody listens any more when the cluster is dropped.
+    fn say(&self, kind: Kind) {
+        let at = self.started.elapsed();
+        let _ = self.messages.send(Message { node: self.node, at, kind });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_differ_and_are_unicast() {
+        let mut seen: Vec<Mac> = (0..NODES_MAX).map(default_mac).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), NODES_MAX as usize);
+        assert!(seen.iter().all(|mac| mac[0] & 1 == 0));
+    }
+
+    #[test]
+    fn a_cluster_that_cannot_work_is_refused() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines");
+        let config = |machine: &str, nodes| ClusterConfig {
+            recipe: Recipe { emulator: "sh".into(), ..Recipe::load(&folder, machine).unwrap() },
+            nodes,
+            memory: "128M".parse().unwrap(),
+            image: folder.join("q35-svm.toml"),
+            payload: None,
+            append: String::new(),
+            join_timeout: Duration::from_secs(1),
+            link: LinkOptions::default(),
+            log_dir: None,
+            overrides: BTreeMap::new(),
+        };
+        assert!(check(&config("q35-svm", 2)).is_ok());
+        assert!(matches!(check(&config("q35-svm", 0)), Err(RunnerError::NodeCount(0))));
+        assert!(matches!(check(&config("q35-svm", 65)), Err(RunnerError::NodeCount(65))));
+        assert!(matches!(check(&config("bare", 2)), Err(RunnerError::DirectWithNodes(_))));
+        let mut missing = config("q35-svm", 1);
+        missing.image = folder.join("no such image");
+        assert!(matches!(check(&missing), Err(RunnerError::File { .. })));
+        let mut large = config("q35-svm", 1);
+        let payload = std::env::temp_dir().join(format!("pangaea-payload-{}", std::process::id()));
+        std::fs::File::create(&payload).unwrap().set_len(100 << 20).unwrap();
+        large.payload = Some(payload.clone());
+        let refused = check(&large);
+        std::fs::remove_file(payload).unwrap();
+        assert!(matches!(refused, Err(RunnerError::PayloadTooLarge { payload_mib: 100, .. })));
+    }
+}

@@ -1,0 +1,186 @@
+//! Starts emulators so that none outlives the runner.
+//!
+//! Three nets, one below the other: a [`crate::Cluster`] that is dropped
+//! kills its emulators; [`kill_all`], for signal handlers, kills all that run;
+//! and each emulator is started through `setpriv --pdeathsig KILL`
+//! (util-linux), so the kernel kills it when the thread that started it ends.
+//! That thread is one of our own which lives as long as the process.
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+
+/// A program and the file descriptors that it inherits under their numbers.
+struct Request {
+    command: Command,
+    inherited: Vec<OwnedFd>,
+    reply: mpsc::Sender<io::Result<Child>>,
+}
+
+/// Processes that run, by their id; gone from here before they are reaped,
+/// so that no signal can reach another process that got the same id.
+static RUNNING: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+
+/// The way to the thread that starts processes.
+static STARTER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
+
+/// A process that was started.
+#[derive(Clone, Debug)]
+pub struct Running {
+    id: u32,
+}
+
+impl Running {
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Kills it at once, if it still runs.
+    pub fn kill(&self) {
+        with_running(|running| {
+            if running.contains(&self.id) {
+                send_kill(self.id);
+            }
+        });
+    }
+}
+
+/// Builds the command that starts `program` with the death signal set, in a
+/// process group of its own (a Ctrl-C at the terminal is for the runner).
+pub(crate) fn guarded(program: &str) -> Command {
+    let mut command = if in_path("setpriv") {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.process_group(0);
+    command
+}
+
+/// Whether a program is in one of the folders of `PATH`.
+pub fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Starts a command that inherits `inherited` and returns its handle.
+pub(crate) fn start(command: Command, inherited: Vec<OwnedFd>) -> io::Result<(Running, Child)> {
+    let (reply, answer) = mpsc::channel();
+    let starter = STARTER.get_or_init(|| {
+        let (sender, requests) = mpsc::channel();
+        std::thread::spawn(move || serve(&requests));
+        Mutex::new(sender)
+    });
+    let request = Request { command, inherited, reply };
+    let gone = || io::Error::other("the thread that starts processes is gone");
+    starter.lock().unwrap_or_else(PoisonError::into_inner).send(request).map_err(|_| gone())?;
+    let child = answer.recv().map_err(|_| gone())??;
+    Ok((Running { id: child.id() }, child))
+}
+
+/// Starts what is asked for, one after the other, for as long as the process
+/// lives.
+fn serve(requests: &mpsc::Receiver<Request>) {
+    for Request { mut command, inherited, reply } in requests {
+        let result = inherit(&inherited).and_then(|()| {
+            with_running(|running| {
+                let child = command.spawn()?;
+                running.insert(child.id());
+                Ok(child)
+            })
+        });
+        // Our copies must go, or the ends of a dead emulator's sockets would
+        // stay open; and before the answer, so that no other start sees them.
+        drop(inherited);
+        let _ = reply.send(result);
+    }
+}
+
+/// Lets the next process inherit these descriptors.
+fn inherit(descriptors: &[OwnedFd]) -> io::Result<()> {
+    for descriptor in descriptors {
+        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
+}
+
+/// Waits for a process to end and forgets it.
+pub(crate) fn wait(mut child: Child) -> io::Result<ExitStatus> {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    // Leaves the process unreaped, so that its id stays its own until it is
+    // off the list.
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    while waitid(Id::Pid(pid), flags) == Err(nix::Error::EINTR) {}
+    with_running(|running| {
+        running.remove(&child.id());
+        child.wait()
+    })
+}
+
+/// Kills everything that was started and still runs. For signal handlers
+/// and the like, where the owners of the clusters cannot be reached.
+pub fn kill_all() {
+    with_running(|running| running.iter().for_each(|&id| send_kill(id)));
+}
+
+/// Sends the signal; a process that has ended meanwhile is no error.
+fn send_kill(id: u32) {
+    let _ = kill(Pid::from_raw(id.cast_signed()), Signal::SIGKILL);
+}
+
+/// Uses the list of running processes.
+fn with_running<T>(f: impl FnOnce(&mut HashSet<u32>) -> T) -> T {
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    f(running.get_or_insert_with(HashSet::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_killed_process_ends_and_is_forgotten() {
+        let mut command = guarded("sleep");
+        command.arg("600");
+        let (running, child) = start(command, Vec::new()).unwrap();
+        running.kill();
+        let status = wait(child).unwrap();
+        assert_eq!(status.signal(), Some(9));
+        with_running(|list| assert!(!list.contains(&running.id())));
+        // Has no effect any more.
+        running.kill();
+    }
+
+    #[test]
+    fn descriptors_are_inherited_and_closed_here() {
+        use std::io::Read;
+        use std::os::fd::AsRawFd;
+        use std::os::unix::net::UnixStream;
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let number = theirs.as_raw_fd();
+        let mut command = guarded("sh");
+        command.args(["-c", &format!("echo hello >&{number}")]);
+        let (_, child) = start(command, vec![theirs.into()]).unwrap();
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello\n");
+        assert!(wait(child).unwrap().success());
+    }
+
+    #[test]
+    fn programs_are_found() {
+        assert!(in_path("sh"));
+        assert!(!in_path("no-such-program-anywhere"));
+    }
+}

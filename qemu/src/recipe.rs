@@ -1,0 +1,133 @@
+//! Machine recipes: what one emulated node is made of, as data.
+//!
+//! A recipe is a TOML file in `qemu/machines`; its name is the file's name.
+
+use crate::RunnerError;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// One kind of emulated machine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The recipe's name: its file name without `.toml`.
+    #[serde(skip)]
+    pub name: String,
+    /// One line for a person.
+    pub about: String,
+    /// The emulator's program.
+    pub emulator: String,
+    /// The emulator's machine type (`-machine`).
+    pub machine: String,
+    /// How it runs code (`-accel`).
+    pub accelerator: String,
+    /// The processor model and its features (`-cpu`).
+    pub cpu: String,
+    /// The network card as a `-device` value without its backend and address.
+    pub nic: String,
+    /// Largest frame payload of the link in bytes.
+    pub mtu: u16,
+    /// Boots the guest's kernel without Pangaea, for comparison.
+    #[serde(default)]
+    pub direct: bool,
+    /// Further arguments of the emulator.
+    #[serde(default)]
+    pub args: Vec<String>,
+}
+
+impl Recipe {
+    /// Parses a recipe's text.
+    ///
+    /// # Errors
+    /// [`RunnerError::BadRecipe`] with the parser's words.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, RunnerError> {
+        let bad = |reason: String| RunnerError::BadRecipe { path: path.to_owned(), reason };
+        let mut recipe: Self = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+        recipe.name = name_of(path).ok_or_else(|| bad("its file has no name".to_owned()))?;
+        if !(1500..=16_000).contains(&recipe.mtu) {
+            return Err(bad(format!("an mtu of {} is not within 1500 to 16000", recipe.mtu)));
+        }
+        Ok(recipe)
+    }
+
+    /// Loads the recipe `name` from the folder of recipes.
+    ///
+    /// # Errors
+    /// [`RunnerError::UnknownMachine`] lists the recipes that exist.
+    pub fn load(folder: &Path, name: &str) -> Result<Self, RunnerError> {
+        let known = Self::names(folder)?;
+        if !known.iter().any(|k| k == name) {
+            let known = known.join(", ");
+            return Err(RunnerError::UnknownMachine { name: name.to_owned(), known });
+        }
+        let path = folder.join(format!("{name}.toml"));
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| RunnerError::file(&path, "read", e))?;
+        Self::parse(&path, &text)
+    }
+
+    /// Lists the names of the recipes in a folder, sorted.
+    ///
+    /// # Errors
+    /// [`RunnerError::File`] if the folder cannot be read.
+    pub fn names(folder: &Path) -> Result<Vec<String>, RunnerError> {
+        let entries =
+            std::fs::read_dir(folder).map_err(|e| RunnerError::file(folder, "read", e))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path: &PathBuf| path.extension().is_some_and(|e| e == "toml"))
+            .filter_map(|path| name_of(&path))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The recipe's name in its path.
+fn name_of(path: &Path) -> Option<String> {
+    Some(path.file_stem()?.to_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("machines")
+    }
+
+    #[test]
+    fn every_recipe_of_the_repository_loads() {
+        let names = Recipe::names(&folder()).unwrap();
+        assert!(names.contains(&"q35-svm".to_owned()), "{names:?}");
+        for name in names {
+            let recipe = Recipe::load(&folder(), &name).unwrap();
+            assert_eq!(recipe.name, name);
+            assert!(!recipe.about.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_machine_lists_those_that_exist() {
+        let error = Recipe::load(&folder(), "vax").unwrap_err().to_string();
+        assert!(error.contains("`vax`") && error.contains("q35-svm"), "{error}");
+    }
+
+    #[test]
+    fn a_name_with_a_path_is_unknown() {
+        assert!(Recipe::load(&folder(), "../machines/q35-svm").is_err());
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let error = Recipe::parse(Path::new("x.toml"), "speed = 3").unwrap_err().to_string();
+        assert!(error.contains("speed"), "{error}");
+    }
+
+    #[test]
+    fn an_mtu_out_of_range_is_refused() {
+        let good = std::fs::read_to_string(folder().join("q35-svm.toml")).unwrap();
+        let bad = good.replace("mtu = 9000", "mtu = 100");
+        assert!(Recipe::parse(Path::new("x.toml"), &bad).is_err());
+    }
+}
