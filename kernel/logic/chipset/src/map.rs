@@ -36,6 +36,10 @@ pub const PORT_B: u16 = 0x61;
 pub const I8042_DATA: u16 = 0x60;
 /// Keyboard controller command and status port.
 pub const I8042_COMMAND: u16 = 0x64;
+/// System control port A: fast A20 gate and reset.
+pub const PORT_A: u16 = 0x92;
+/// The A20 bit of [`PORT_A`]; A20 is always open.
+pub const PORT_A_A20: u8 = 2;
 /// MC146818 index and data.
 pub const RTC: RangeInclusive<u16> = 0x70..=0x71;
 /// First serial port.
