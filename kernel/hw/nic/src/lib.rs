@@ -25,6 +25,8 @@ mod fake;
 mod frame;
 mod registers;
 
+pub mod virtio;
+
 pub use dma::{DmaRegion, Environment};
 pub use frame::{NicCounters, PageSlice, TransmitError};
 pub use registers::{Mmio, Registers};
@@ -93,10 +95,11 @@ pub trait Nic {
 
     /// Whether the device may still read a page that was given to
     /// [`Nic::transmit`].
-    fn transmit_pending(&self) -> bool;
+    fn transmit_pending(&mut self) -> bool;
 
-    /// Frames with a page that the device is done with, since start, in the
-    /// order of their [`Nic::transmit`] calls.
+    /// How many of the frames with a page the device is done with, counted
+    /// from start in the order of their [`Nic::transmit`] calls: the n-th
+    /// page is free when this is at least n.
     fn pages_sent(&mut self) -> u64;
 
     /// Frames that [`Nic::transmit`] takes now without [`TransmitError::Full`].

@@ -124,7 +124,7 @@ impl<R: Registers> Nic for E1000<R> {
         self.receive.ready()
     }
 
-    fn transmit_pending(&self) -> bool {
+    fn transmit_pending(&mut self) -> bool {
         self.transmit.page_pending()
     }
 
