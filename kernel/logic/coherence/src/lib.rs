@@ -1,3 +1,448 @@
-//! The page coherence protocol.
+//! The page coherence protocol: one writer or many readers of each page.
+//!
+//! A directory protocol with moving owners and no fixed backing frame: every
+//! node's memory is a cache of the guest's, and the sum of all of it is
+//! usable. [`Coherence`] is one node's part in all its roles:
+//!
+//! - requester ([`requester`]): opens a fetch for a page the guest wants,
+//!   installs what comes back;
+//! - home ([`home`]): keeps the [`directory`], serialises the transactions of
+//!   one page, sends forwards and invalidations;
+//! - owner and sharer ([`owner`]): gives pages up;
+//! - capacity ([`capacity`]): drops replicas and moves masters away when
+//!   frames run short, takes masters from others.
+//!
+//! There is no I/O, clock or randomness here. Messages come in by
+//! [`Coherence::handle`], go out through [`Output`]; pages lie in
+//! [`paging::HostMemory`]. Messages may arrive in any order, each exactly once.
+//! What the protocol does not allow is a [`Violation`]: the caller stops the
+//! cluster, since going on could mean wrong data.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod capacity;
+pub mod directory;
+pub mod home;
+pub mod message;
+pub mod owner;
+pub mod requester;
+mod transit;
+
+pub use capacity::Limits;
+pub use message::{Class, Kind, MESSAGE_LEN, Message};
+pub use requester::{Fetch, Progress};
+
+use addr::{Access, Frame, Gfn, NodeId, PageBytes};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use capacity::Put;
+use directory::Directory;
+use hashbrown::HashMap;
+use home::Busy;
+use layout::Layout;
+use paging::table::Flush;
+use paging::{Entry, FramePool, HostMemory, PageState, PageTable};
+use rustc_hash::FxBuildHasher;
+use transit::Transit;
+
+/// Where messages go and what the engine around knows.
+pub trait Output {
+    /// Sends a message to another node. A `page` must stay as it is until the
+    /// caller says so by [`Coherence::released`].
+    fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>);
+    /// Free frames of another node, as last heard.
+    fn free_frames(&self, node: NodeId) -> u64;
+    /// Translations of this node's processors must be dropped before the guest
+    /// runs again and before any message sent from now on leaves.
+    fn flush(&mut self);
+}
+
+/// Memory and output, as every step needs them.
+pub struct Env<'a, M, O> {
+    /// The node's page frames.
+    pub memory: &'a mut M,
+    /// Where messages go.
+    pub out: &'a mut O,
+}
+
+/// A message that the protocol does not allow in this state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Who sent it.
+    pub from: NodeId,
+    /// The message.
+    pub message: Message,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Fetches opened to read.
+    pub read_fetches: u64,
+    /// Fetches opened to write, with data.
+    pub write_fetches: u64,
+    /// Fetches opened to write where a copy was here.
+    pub upgrades: u64,
+    /// Fetches opened ahead of need.
+    pub prefetches: u64,
+    /// Pages of prefetches that came to nothing.
+    pub skipped: u64,
+    /// Grants of zero pages received.
+    pub zero_grants: u64,
+    /// Zero pages received by them.
+    pub zero_pages: u64,
+    /// Zero pages given a frame.
+    pub materialised: u64,
+    /// Pages received as data.
+    pub pages_in: u64,
+    /// Pages sent as data.
+    pub pages_out: u64,
+    /// Replicas dropped because another node writes.
+    pub invalidated: u64,
+    /// Replicas dropped for want of frames.
+    pub dropped: u64,
+    /// Masters that left for want of frames.
+    pub evicted: u64,
+    /// Of those, pages of zeroes that became dormant.
+    pub evicted_zero: u64,
+    /// Of those, masters that passed to a node with a replica.
+    pub promoted: u64,
+    /// Masters taken from other nodes.
+    pub adopted: u64,
+    /// Masters refused for want of frames.
+    pub refused: u64,
+    /// Evictions that found no room anywhere.
+    pub no_room: u64,
+    /// Messages put off because the vCPU still needed the page.
+    pub deferred: u64,
+    /// Requests that had to wait at home.
+    pub queued: u64,
+}
+
+/// An open transaction of this node on one page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Open {
+    Fetch(Fetch),
+    Put(Put),
+}
+
+/// Pages held for the vCPU at most: more than any instruction needs.
+const HELD_MAX: usize = 16;
+
+/// One node's part in the protocol.
+#[derive(Clone, Debug)]
+pub struct Coherence {
+    me: NodeId,
+    layout: Layout,
+    limits: Limits,
+    table: PageTable,
+    pool: FramePool,
+    directory: Directory,
+    open: HashMap<u64, Open, FxBuildHasher>,
+    puts_open: usize,
+    busy: HashMap<u64, Busy, FxBuildHasher>,
+    waiting: VecDeque<(NodeId, Message)>,
+    next_txn: u32,
+    local: VecDeque<Message>,
+    deferred: Vec<(NodeId, Message)>,
+    held: Vec<Gfn>,
+    transit: Transit,
+    hand: Gfn,
+    masters: u64,
+    counters: Counters,
+}
+
+impl Coherence {
+    /// A node's part before anything was touched. `pool` has all frames that
+    /// the node lends, tables included.
+    ///
+    /// # Panics
+    /// If the pool cannot hold even the root table.
+    pub fn new(
+        me: NodeId,
+        layout: Layout,
+        limits: Limits,
+        format: paging::Format,
+        mut pool: FramePool,
+        memory: &mut impl HostMemory,
+    ) -> Coherence {
+        let nodes = layout.nodes();
+        let table = PageTable::new(format, &mut pool, memory).expect("a pool with frames");
+        let requests = nodes * (limits.open_max + limits.puts_max);
+        let map = |n: usize| HashMap::with_capacity_and_hasher(n * 2, FxBuildHasher);
+        Coherence {
+            me,
+            directory: Directory::new(layout.pages_of(me)),
+            open: map(limits.open_max + limits.puts_max),
+            puts_open: 0,
+            busy: HashMap::with_capacity_and_hasher(requests * 2, FxBuildHasher),
+            waiting: VecDeque::with_capacity(requests),
+            next_txn: 1,
+            local: VecDeque::with_capacity(256),
+            deferred: Vec::with_capacity(requests),
+            held: Vec::with_capacity(HELD_MAX),
+            transit: Transit::new(limits.open_max),
+            hand: Gfn(0),
+            masters: 0,
+            counters: Counters::default(),
+            layout,
+            limits,
+            table,
+            pool,
+        }
+    }
+
+    /// Takes a message from the fabric, and everything that follows from it at
+    /// this node. `page` is there when [`Message::carries_page`] says so.
+    ///
+    /// # Errors
+    /// [`Violation`] if the protocol does not allow the message; the node must
+    /// not go on.
+    pub fn handle<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+        page: Option<&PageBytes>,
+    ) -> Result<(), Violation> {
+        self.dispatch(env, from, message, page)?;
+        self.settle(env)
+    }
+
+    /// Handles the messages that this node has sent to itself.
+    pub(crate) fn settle<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
+        while let Some(message) = self.local.pop_front() {
+            self.dispatch(env, self.me, message, None)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+        page: Option<&PageBytes>,
+    ) -> Result<(), Violation> {
+        let bad = |why| Err(Violation { from, message, why });
+        let Some((home, _)) = self.layout.home(message.gfn) else {
+            return bad("the page is not RAM");
+        };
+        if message.party.index() >= self.layout.nodes() {
+            return bad("there is no such node");
+        }
+        if message.carries_page() != page.is_some() {
+            return bad("a page is missing or too many");
+        }
+        let to_me = !matches!(message.kind.class(), Class::Response)
+            || matches!(message.kind, Kind::Done | Kind::MoveDone | Kind::MoveRefused)
+            || matches!(message.kind, Kind::Promoted | Kind::PromoteRefused);
+        if !to_me && message.party != self.me {
+            return bad("an answer for another node");
+        }
+        let step = match message.kind {
+            Kind::GetShared
+            | Kind::GetExclusive
+            | Kind::Put
+            | Kind::Done
+            | Kind::MoveDone
+            | Kind::MoveRefused
+            | Kind::Promoted
+            | Kind::PromoteRefused => {
+                if home != self.me {
+                    return bad("this node is not its home");
+                }
+                self.at_home(env, from, message)
+            }
+            Kind::ForwardShared
+            | Kind::ForwardExclusive
+            | Kind::Invalidate
+            | Kind::PutTo
+            | Kind::Promote => {
+                if home != from {
+                    return bad("only the home may ask that");
+                }
+                self.at_owner(env, from, message)
+            }
+            Kind::ZeroGrant | Kind::Grant | Kind::Data | Kind::InvalidateAck | Kind::Skip => {
+                self.at_requester(env, message, page)
+            }
+            Kind::PutAck | Kind::PutStale | Kind::PutKeep => self.put_answered(env, message),
+            Kind::Move => self.adopt(env, message, page),
+        };
+        step.map_err(|why| Violation { from, message, why })
+    }
+
+    /// Sends a message, to this node itself by its own queue.
+    fn send<M, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        to: NodeId,
+        message: Message,
+        page: Option<Frame>,
+    ) {
+        if to == self.me {
+            assert!(page.is_none(), "a page never travels from a node to itself");
+            self.local.push_back(message);
+        } else {
+            if let Some(frame) = page {
+                self.transit.leave(frame);
+            }
+            env.out.send(to, message, page);
+        }
+    }
+
+    /// Changes what this node holds of a page, owing a flush where due.
+    fn set_entry<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        entry: Entry,
+    ) {
+        let old = self.table.get(env.memory, gfn).state.is_master();
+        let flush = self
+            .table
+            .set(env.memory, &mut self.pool, gfn, entry)
+            .expect("frames for tables are kept back");
+        self.masters = self.masters + u64::from(entry.state.is_master()) - u64::from(old);
+        if flush == Flush::Owed {
+            env.out.flush();
+        }
+    }
+
+    /// Gives a frame back, at once or when the fabric has let go of it.
+    fn free(&mut self, frame: Frame) {
+        if self.transit.free_later(frame) {
+            return;
+        }
+        self.pool.release(frame);
+    }
+
+    /// The fabric no longer refers to a page given to [`Output::send`].
+    pub fn released(&mut self, frame: Frame) {
+        if self.transit.arrived(frame) {
+            self.pool.release(frame);
+        }
+    }
+
+    /// Says that the vCPU has got on: pages kept for it may go, and messages
+    /// that waited for that are handled.
+    ///
+    /// # Errors
+    /// [`Violation`] as [`Coherence::handle`].
+    pub fn release_held<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
+        self.held.clear();
+        self.retry_deferred(env)
+    }
+
+    fn retry_deferred<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
+        for _ in 0..self.deferred.len() {
+            let (from, message) = self.deferred.remove(0);
+            self.dispatch(env, from, message, None)?;
+        }
+        self.settle(env)
+    }
+
+    fn defer(&mut self, from: NodeId, message: Message) -> Result<(), &'static str> {
+        if self.deferred.len() == self.deferred.capacity() {
+            return Err("more messages put off than there can be");
+        }
+        self.counters.deferred += 1;
+        self.deferred.push((from, message));
+        Ok(())
+    }
+
+    /// What this node holds of a page.
+    #[must_use]
+    pub fn entry(&self, memory: &impl HostMemory, gfn: Gfn) -> Entry {
+        self.table.get(memory, gfn)
+    }
+
+    /// Whether an access would succeed now, and the frame it goes to. `None`
+    /// in the frame's place reads as zeroes.
+    #[must_use]
+    pub fn look(
+        &self,
+        memory: &impl HostMemory,
+        gfn: Gfn,
+        access: Access,
+    ) -> Option<Option<Frame>> {
+        let entry = self.table.get(memory, gfn);
+        let ready = match access {
+            Access::Read => {
+                entry.state != PageState::Invalid && (entry.frame.is_some() || !entry.leaving)
+            }
+            Access::Write => entry.writable(),
+        };
+        ready.then_some(entry.frame)
+    }
+
+    /// The nested page table's root.
+    #[must_use]
+    pub fn root(&self) -> Frame {
+        self.table.root()
+    }
+
+    /// Frames free now.
+    #[must_use]
+    pub fn free_frames(&self) -> u64 {
+        self.pool.free_frames()
+    }
+
+    /// Pages whose master is here.
+    #[must_use]
+    pub fn masters(&self) -> u64 {
+        self.masters
+    }
+
+    /// The frame pool, to add frames that come free after start.
+    pub fn pool_mut(&mut self) -> &mut FramePool {
+        &mut self.pool
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The directory of the pages this node is home to.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Frames used for nested tables and for directory tables.
+    #[must_use]
+    pub fn table_frames(&self) -> (u64, u64) {
+        (self.table.tables(), self.directory.tables())
+    }
+
+    /// Whether this node has nothing open, waiting or put off.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.open.is_empty()
+            && self.busy.is_empty()
+            && self.waiting.is_empty()
+            && self.deferred.is_empty()
+    }
+
+    /// Whether this node has a transaction of its own open on the page.
+    #[must_use]
+    pub fn is_open(&self, gfn: Gfn) -> bool {
+        self.open.contains_key(&gfn.0)
+    }
+}

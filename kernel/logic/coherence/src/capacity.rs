@@ -1,0 +1,313 @@
+//! Capacity: a node never runs out of frames.
+//!
+//! Frames are kept back for tables (the floor) and for pages on their way (the
+//! reserve). When free frames fall below half the reserve, [`Coherence::balance`]
+//! makes room in the order of a clock over what the node holds: replicas are
+//! dropped, zero pages become dormant, other masters leave through their home
+//! for a sharer or for the node with most room. Sums of masters never exceed
+//! the sum of frames less reserves, because the guest has no more memory than
+//! that ([`Limits::contribution`]).
+
+use super::{Coherence, Env, Kind, Message, Open, Output, Violation};
+use addr::{Frame, Gfn, PageBytes, RUN_PAGES};
+use paging::{Entry, HostMemory, PageState};
+
+/// Sizes fixed at start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Frames kept back for nested tables and directory tables.
+    pub table_frames: u64,
+    /// Frames kept back for pages on their way.
+    pub reserve: u64,
+    /// Most fetches open at once.
+    pub open_max: usize,
+    /// Most evictions open at once.
+    pub puts_max: usize,
+}
+
+impl Limits {
+    /// Limits of a node with `frames` frames in a cluster whose nodes have
+    /// `cluster_frames` together.
+    #[must_use]
+    pub fn new(frames: u64, cluster_frames: u64) -> Limits {
+        // One table for 512 pages of the whole guest (nested), one for 512
+        // pages of this home (directory), and the upper levels.
+        let table_frames = cluster_frames / RUN_PAGES
+            + frames / RUN_PAGES
+            + 16
+            + cluster_frames / (RUN_PAGES * RUN_PAGES);
+        let reserve = (frames / 256).clamp(192, 16384);
+        Limits { table_frames, reserve, open_max: 64, puts_max: 32 }
+    }
+
+    /// Pages that a node with `frames` frames adds to the guest's memory: a
+    /// multiple of 2 MiB.
+    #[must_use]
+    pub fn contribution(&self, frames: u64) -> u64 {
+        let usable = frames.saturating_sub(self.table_frames + self.reserve);
+        usable / RUN_PAGES * RUN_PAGES
+    }
+}
+
+/// Frames that a node keeps for its own fetches when others move pages to it.
+const KEEP: u64 = 64;
+
+/// Table entries looked at in one call of [`Coherence::balance`].
+const SCAN_BUDGET: usize = 256;
+
+/// How far an eviction has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The page is still here, read-only.
+    Asked,
+    /// The page was sent to a target; the frame is kept until the home's word.
+    Moving,
+    /// Another transaction took the page away.
+    Gone,
+}
+
+/// An open eviction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Put {
+    phase: Phase,
+    /// The page as it was sent.
+    entry: Entry,
+    zero: bool,
+}
+
+impl Put {
+    pub(crate) fn lose_page(&mut self) {
+        self.phase = Phase::Gone;
+    }
+}
+
+impl Coherence {
+    /// Free frames that stay out of reach of pages: what tables may yet need.
+    pub(crate) fn floor(&self) -> u64 {
+        let used = self.table.tables() + self.directory.tables();
+        self.limits.table_frames.saturating_sub(used)
+    }
+
+    /// A frame for a page.
+    pub(crate) fn page_frame(&mut self) -> Option<Frame> {
+        if self.pool.free_frames() <= self.floor() {
+            return None;
+        }
+        self.pool.allocate()
+    }
+
+    /// Frames that other nodes may fill with masters.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.pool.free_frames().saturating_sub(self.floor() + KEEP)
+    }
+
+    /// Makes room if frames run short. Bounded work; called on every miss and
+    /// while an access is starved.
+    ///
+    /// # Errors
+    /// [`Violation`] as [`Coherence::handle`].
+    pub fn balance<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
+        let free = self.pool.free_frames();
+        let low = self.floor() + self.limits.reserve / 2;
+        if free >= low {
+            return Ok(());
+        }
+        let high = self.floor() + self.limits.reserve;
+        let mut expected = free + self.puts_open as u64 + self.transit.freeing();
+        let mut budget = SCAN_BUDGET;
+        while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
+            let end = self.layout.end();
+            let (found, next) = self.table.scan(env.memory, self.hand, end, budget.min(64));
+            budget -= budget.min(if found.is_some() { 8 } else { 64 });
+            self.hand = next.unwrap_or(Gfn(0));
+            let Some(page) = found else { continue };
+            if page.large {
+                // A large page is used as one; go back for its pages once split.
+                if page.entry.accessed {
+                    self.table.clear_accessed(env.memory, page.gfn);
+                } else if page.entry.frame.is_some() {
+                    self.table
+                        .split(env.memory, &mut self.pool, page.gfn)
+                        .expect("frames for tables are kept back");
+                    self.hand = page.gfn;
+                }
+            } else {
+                expected += u64::from(self.consider(env, page.gfn, page.entry));
+            }
+        }
+        self.settle(env)
+    }
+
+    /// Starts to get rid of one page, unless it is in use.
+    fn consider<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> bool {
+        let Some(frame) = entry.frame else { return false };
+        if self.open.contains_key(&gfn.0) || self.held.contains(&gfn) {
+            return false;
+        }
+        if entry.accessed {
+            self.table.clear_accessed(env.memory, gfn);
+            return false;
+        }
+        if entry.state == PageState::Shared {
+            self.set_entry(env, gfn, Entry::default());
+            self.free(frame);
+            self.counters.dropped += 1;
+        } else {
+            self.start_put(env, gfn, entry);
+        }
+        true
+    }
+
+    /// Asks the home to take a master off this node.
+    fn start_put<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        entry: Entry,
+    ) {
+        // Taken out of writing first, so that what is looked at stays so.
+        self.set_entry(env, gfn, Entry { leaving: true, ..entry });
+        let zero = entry.frame.is_none_or(|f| env.memory.is_zero(f));
+        if zero {
+            // Out of reading as well: once dormant at home, another node may
+            // write it before this one hears.
+            self.set_entry(env, gfn, Entry { leaving: true, ..Entry::zero(entry.state) });
+            entry.frame.into_iter().for_each(|f| self.free(f));
+        }
+        self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero }));
+        self.puts_open += 1;
+        let mut put = Message::new(Kind::Put, gfn, self.me);
+        put.zero = zero;
+        let home = self.home_of(gfn);
+        self.send(env, home, put, None);
+    }
+
+    /// The home found a place: the page leaves. The frame stays as it is until
+    /// the home says that the page has arrived.
+    pub(crate) fn move_out<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+        entry: Entry,
+    ) -> Result<(), &'static str> {
+        let Some(Open::Put(put)) = self.open.get_mut(&message.gfn.0) else {
+            return Err("told to move a page that stays");
+        };
+        if put.phase != Phase::Asked {
+            return Err("told twice to move a page");
+        }
+        put.phase = Phase::Moving;
+        put.entry = Entry { leaving: false, ..entry };
+        self.set_entry(env, message.gfn, Entry::default());
+        self.send_data(env, message, entry, Kind::Move, true);
+        Ok(())
+    }
+
+    /// The first target had no room.
+    pub(crate) fn move_again<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        match self.open.get(&message.gfn.0) {
+            Some(Open::Put(put)) if put.phase == Phase::Moving => {
+                let entry = put.entry;
+                self.send_data(env, message, entry, Kind::Move, true);
+                Ok(())
+            }
+            _ => Err("told to move a page that is not here"),
+        }
+    }
+
+    /// The home's last word on an eviction.
+    pub(crate) fn put_answered<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        let gfn = message.gfn;
+        let Some(Open::Put(put)) = self.open.remove(&gfn.0) else {
+            return Err("an answer that nobody asked for");
+        };
+        self.puts_open -= 1;
+        let here = self.table.get(env.memory, gfn);
+        match (message.kind, put.phase) {
+            (Kind::PutAck, Phase::Asked) => {
+                self.set_entry(env, gfn, Entry::default());
+                self.counters.evicted += 1;
+                if put.zero {
+                    self.counters.evicted_zero += 1;
+                } else {
+                    self.counters.promoted += 1;
+                }
+                here.frame.into_iter().for_each(|f| self.free(f));
+                Ok(())
+            }
+            (Kind::PutAck, Phase::Moving) => {
+                self.counters.evicted += 1;
+                put.entry.frame.into_iter().for_each(|f| self.free(f));
+                Ok(())
+            }
+            // Passed on to a sharer whose next write has overtaken this, or taken
+            // away before the home came to it.
+            (Kind::PutAck | Kind::PutStale, Phase::Gone) => Ok(()),
+            (Kind::PutKeep, Phase::Asked) => {
+                self.counters.no_room += 1;
+                self.set_entry(env, gfn, Entry { leaving: false, ..here });
+                Ok(())
+            }
+            (Kind::PutKeep, Phase::Moving) => {
+                self.counters.no_room += 1;
+                self.set_entry(env, gfn, put.entry);
+                Ok(())
+            }
+            (Kind::PutKeep, Phase::Gone) => Err("kept a page that is gone"),
+            (Kind::PutStale, Phase::Asked | Phase::Moving) => Err("stale, but the page is here"),
+            (other, _) => unreachable!("{other:?} does not answer an eviction"),
+        }
+    }
+
+    /// Another node's master comes to stay.
+    pub(crate) fn adopt<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+        page: Option<&PageBytes>,
+    ) -> Result<(), &'static str> {
+        let gfn = message.gfn;
+        if self.table.get(env.memory, gfn).state != PageState::Invalid {
+            return Err("a page moved to where it is");
+        }
+        let room = self.room() > 0;
+        let frame = if room { self.page_frame() } else { None };
+        let kind = match (frame, page) {
+            (Some(frame), Some(bytes)) => {
+                env.memory.copy_in(frame, bytes);
+                self.set_entry(env, gfn, Entry::held(PageState::Exclusive, frame));
+                Kind::MoveDone
+            }
+            (Some(frame), None) => {
+                self.free(frame);
+                self.set_entry(env, gfn, Entry::zero(PageState::Exclusive));
+                Kind::MoveDone
+            }
+            (None, _) => Kind::MoveRefused,
+        };
+        match kind {
+            Kind::MoveDone => self.counters.adopted += 1,
+            _ => self.counters.refused += 1,
+        }
+        let home = self.home_of(gfn);
+        self.send(env, home, Message { kind, party: self.me, zero: false, ..message }, None);
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The owner and the sharer: give pages up when the home says so.
+//!
+//! | state here | ForwardShared | ForwardExclusive | Invalidate | Promote | PutTo |
+//! |---|---|---|---|---|---|
+//! | Invalid | defer (1) | defer (1) | ack | refuse | violation |
+//! | Shared | violation | violation | drop, ack | Owned | violation |
+//! | Owned | Data | Data, Invalid | drop, ack | violation (2) | Move, Invalid |
+//! | Exclusive | Data, Owned | Data, Invalid | violation | violation | Move, Invalid |
+//!
+//! (1) Only while a grant that makes this node the owner may be on its way;
+//! else a violation. (2) While an eviction is open: drop, refuse. Any of them is put off while the vCPU still needs the
+//! page.
+
+use super::{Coherence, Env, Kind, Message, Open, Output};
+use addr::{Gfn, NodeId};
+use paging::{Entry, HostMemory, PageState};
+
+impl Coherence {
+    pub(crate) fn at_owner<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        let gfn = message.gfn;
+        let takes =
+            matches!(message.kind, Kind::ForwardShared | Kind::ForwardExclusive | Kind::Invalidate);
+        if takes && self.held.contains(&gfn) {
+            return self.defer(from, message);
+        }
+        let entry = self.table.get(env.memory, gfn);
+        match (message.kind, entry.state) {
+            (Kind::ForwardShared | Kind::ForwardExclusive, PageState::Invalid) => {
+                if self.grant_may_come(gfn) {
+                    self.defer(from, message)
+                } else {
+                    Err("asked for a page that is not here")
+                }
+            }
+            (Kind::ForwardShared | Kind::ForwardExclusive, PageState::Shared) => {
+                Err("asked for the master and has a replica")
+            }
+            (Kind::ForwardShared, PageState::Owned | PageState::Exclusive) => {
+                self.set_entry(env, gfn, Entry { state: PageState::Owned, ..entry });
+                self.send_data(env, message, entry, Kind::Data, false);
+                Ok(())
+            }
+            (Kind::ForwardExclusive, PageState::Owned | PageState::Exclusive) => {
+                self.give_up(env, message);
+                self.send_data(env, message, entry, Kind::Data, true);
+                if let Some(frame) = entry.frame {
+                    self.free(frame);
+                }
+                Ok(())
+            }
+            (Kind::Invalidate, PageState::Exclusive) => Err("asked to drop an exclusive page"),
+            (Kind::Invalidate, PageState::Invalid | PageState::Shared | PageState::Owned) => {
+                if entry.state != PageState::Invalid {
+                    self.drop_copy(env, message, entry);
+                    self.counters.invalidated += 1;
+                }
+                let ack = Message { kind: Kind::InvalidateAck, ..message };
+                self.send(env, message.party, ack, None);
+                Ok(())
+            }
+            (Kind::Promote, PageState::Invalid) => {
+                let no = Message { kind: Kind::PromoteRefused, party: self.me, ..message };
+                self.send(env, from, no, None);
+                Ok(())
+            }
+            (Kind::Promote, PageState::Shared) => {
+                self.set_entry(env, gfn, Entry { state: PageState::Owned, ..entry });
+                let yes = Message { kind: Kind::Promoted, party: self.me, ..message };
+                self.send(env, from, yes, None);
+                Ok(())
+            }
+            (Kind::Promote, PageState::Owned) if self.is_open(gfn) => {
+                // This node has just passed the page on and has not heard that
+                // it arrived: what is left here is a replica on its way out.
+                self.drop_copy(env, message, entry);
+                let no = Message { kind: Kind::PromoteRefused, party: self.me, ..message };
+                self.send(env, from, no, None);
+                Ok(())
+            }
+            (Kind::Promote, PageState::Owned | PageState::Exclusive) => {
+                Err("promoted and is the master")
+            }
+            (Kind::PutTo, PageState::Owned | PageState::Exclusive) => {
+                self.move_out(env, message, entry)
+            }
+            (Kind::PutTo, PageState::Invalid | PageState::Shared) => self.move_again(env, message),
+            (other, _) => unreachable!("{other:?} is not for the owner"),
+        }
+    }
+
+    /// Whether a zero grant that covers the page may be on its way: an
+    /// unanswered fetch of this or another page of the same run is open.
+    pub(crate) fn grant_may_come(&self, gfn: Gfn) -> bool {
+        let run = gfn.run_start();
+        self.open.iter().any(|(&other, open)| {
+            Gfn(other).run_start() == run && matches!(open, Open::Fetch(f) if !f.is_answered())
+        })
+    }
+
+    /// Forgets the page and frees its frame.
+    fn drop_copy<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+        entry: Entry,
+    ) {
+        self.give_up(env, message);
+        entry.frame.into_iter().for_each(|f| self.free(f));
+    }
+
+    /// Forgets the page; what this node has open on it learns that.
+    fn give_up<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) {
+        match self.open.get_mut(&message.gfn.0) {
+            Some(Open::Fetch(fetch)) => fetch.lose_copy(),
+            Some(Open::Put(put)) => put.lose_page(),
+            None => {}
+        }
+        self.set_entry(env, message.gfn, Entry::default());
+    }
+
+    pub(crate) fn send_data<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        asked: Message,
+        entry: Entry,
+        kind: Kind,
+        exclusive: bool,
+    ) {
+        let answer = Message { kind, exclusive, zero: entry.frame.is_none(), lead: 0, ..asked };
+        if kind == Kind::Data {
+            self.counters.pages_out += 1;
+        }
+        self.send(env, asked.party, answer, entry.frame);
+    }
+}

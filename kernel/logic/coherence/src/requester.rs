@@ -1,0 +1,417 @@
+//! The requester: opens fetches and installs what comes back.
+//!
+//! | open fetch, and | then |
+//! |---|---|
+//! | ZeroGrant | the run is exclusive here; the page wanted gets a frame |
+//! | Data | the page lies in the frame kept for it; wait for `count` acks |
+//! | Grant | the copy here may be written; wait for `count` acks |
+//! | InvalidateAck | one ack less to wait for |
+//! | Skip | a prefetch came to nothing |
+//! | nothing left to wait for | install, Done to the home |
+
+use super::{Coherence, Env, HELD_MAX, Kind, Message, Open, Output, Violation};
+use addr::{Access, Frame, Gfn, PageBytes, RUN_PAGES};
+use paging::{Entry, HostMemory, PageState};
+
+/// How an access stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// The page is here with the right to do it.
+    Ready,
+    /// A transaction is open; ask again after the next message.
+    Pending,
+    /// Frames or transactions ran short; ask again after the next message.
+    Starved,
+}
+
+/// The copy that the requester of a write has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Copy {
+    None,
+    Held,
+    Lost,
+}
+
+/// What the home or the owner has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    None,
+    /// The right alone.
+    Grant {
+        txn: u32,
+    },
+    /// The page, which lies in the frame now.
+    Data {
+        txn: u32,
+        exclusive: bool,
+    },
+}
+
+/// An open fetch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    want: Access,
+    frame: Frame,
+    copy: Copy,
+    answer: Answer,
+    /// Acknowledgements that the answer announced less those that came.
+    acks_due: i32,
+    prefetch: bool,
+}
+
+impl Fetch {
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answer != Answer::None
+    }
+
+    /// A forward or invalidation took the copy away.
+    pub(crate) fn lose_copy(&mut self) {
+        if self.copy == Copy::Held {
+            self.copy = Copy::Lost;
+        }
+    }
+}
+
+impl Coherence {
+    /// Asks for a page on behalf of the guest or of the hypervisor itself, and
+    /// for up to `ahead` pages after it that nobody waits for.
+    ///
+    /// # Errors
+    /// [`Violation`] as [`Coherence::handle`] (the home may be this node).
+    pub fn access<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        access: Access,
+        ahead: u16,
+    ) -> Result<Progress, Violation> {
+        let progress = self.try_access(env, gfn, access, ahead)?;
+        if progress != Progress::Pending {
+            return Ok(progress);
+        }
+        self.settle(env)?;
+        // A home that is this node may have answered already.
+        Ok(if self.is_ready(env.memory, gfn, access) { Progress::Ready } else { Progress::Pending })
+    }
+
+    fn is_ready(&self, memory: &impl HostMemory, gfn: Gfn, access: Access) -> bool {
+        let entry = self.table.get(memory, gfn);
+        match access {
+            Access::Read => entry.readable(),
+            Access::Write => entry.writable(),
+        }
+    }
+
+    fn try_access<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        access: Access,
+        ahead: u16,
+    ) -> Result<Progress, Violation> {
+        if self.is_ready(env.memory, gfn, access) {
+            return Ok(Progress::Ready);
+        }
+        self.balance(env)?;
+        let open = self.open.contains_key(&gfn.0);
+        let entry = self.table.get(env.memory, gfn);
+        if entry.state != PageState::Invalid && entry.frame.is_none() && !entry.leaving {
+            if !self.materialise(env, gfn, entry) {
+                return Ok(Progress::Starved);
+            }
+            if access == Access::Read || entry.state == PageState::Exclusive {
+                return Ok(Progress::Ready);
+            }
+        }
+        if open {
+            return Ok(Progress::Pending);
+        }
+        if !self.open_fetch(env, gfn, access, false) {
+            return Ok(Progress::Starved);
+        }
+        let mut run = 1;
+        if self.pool.free_frames() > self.floor() + self.limits.reserve / 2 {
+            while run <= ahead && self.can_prefetch(env.memory, gfn.offset_by(u64::from(run)), gfn)
+            {
+                if !self.open_fetch(env, gfn.offset_by(u64::from(run)), access, true) {
+                    break;
+                }
+                run += 1;
+            }
+        }
+        self.send_get(env, gfn, access, run);
+        Ok(Progress::Pending)
+    }
+
+    fn can_prefetch(&self, memory: &impl HostMemory, gfn: Gfn, with: Gfn) -> bool {
+        let home = |g| self.layout.home(g).map(|(n, _)| n);
+        home(gfn).is_some()
+            && home(gfn) == home(with)
+            && !self.open.contains_key(&gfn.0)
+            && self.table.get(memory, gfn).state == PageState::Invalid
+    }
+
+    /// Gives a frame of zeroes to a page that is held without one.
+    fn materialise<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> bool {
+        let Some(frame) = self.page_frame() else { return false };
+        env.memory.zero(frame);
+        self.counters.materialised += 1;
+        self.set_entry(env, gfn, Entry { frame: Some(frame), ..entry });
+        self.hold(gfn);
+        true
+    }
+
+    fn open_fetch<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        want: Access,
+        prefetch: bool,
+    ) -> bool {
+        if self.open.len() - self.puts_open >= self.limits.open_max {
+            return false;
+        }
+        let Some(frame) = self.page_frame() else { return false };
+        let state = self.table.get(env.memory, gfn).state;
+        let copy = if state == PageState::Invalid { Copy::None } else { Copy::Held };
+        match (prefetch, want, copy) {
+            (true, _, _) => self.counters.prefetches += 1,
+            (false, Access::Read, _) => self.counters.read_fetches += 1,
+            (false, Access::Write, Copy::Held) => self.counters.upgrades += 1,
+            (false, Access::Write, _) => self.counters.write_fetches += 1,
+        }
+        let fetch = Fetch { want, frame, copy, answer: Answer::None, acks_due: 0, prefetch };
+        self.open.insert(gfn.0, Open::Fetch(fetch));
+        true
+    }
+
+    fn send_get<M, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        access: Access,
+        run: u16,
+    ) {
+        let kind = match access {
+            Access::Read => Kind::GetShared,
+            Access::Write => Kind::GetExclusive,
+        };
+        let mut get = Message::new(kind, gfn, self.me);
+        get.count = run;
+        get.has_copy =
+            matches!(self.open.get(&gfn.0), Some(Open::Fetch(f)) if f.copy == Copy::Held);
+        let home = self.home_of(gfn);
+        self.send(env, home, get, None);
+    }
+
+    /// Keeps a page that the vCPU waits for until it has got on.
+    fn hold(&mut self, gfn: Gfn) {
+        if self.held.len() < HELD_MAX && !self.held.contains(&gfn) {
+            self.held.push(gfn);
+        }
+    }
+
+    pub(crate) fn at_requester<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+        page: Option<&PageBytes>,
+    ) -> Result<(), &'static str> {
+        let gfn = message.gfn;
+        let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) else {
+            return Err("an answer that nobody asked for");
+        };
+        match message.kind {
+            Kind::ZeroGrant => return self.zero_granted(env, message),
+            Kind::Skip => {
+                if !fetch.prefetch {
+                    return Err("a page that is waited for was skipped");
+                }
+                let frame = fetch.frame;
+                self.open.remove(&gfn.0);
+                self.free(frame);
+                self.counters.skipped += 1;
+                return Ok(());
+            }
+            Kind::InvalidateAck => fetch.acks_due -= 1,
+            Kind::Grant => {
+                if fetch.answer != Answer::None {
+                    return Err("answered twice");
+                }
+                fetch.answer = Answer::Grant { txn: message.txn };
+                fetch.acks_due += i32::from(message.count);
+            }
+            Kind::Data => {
+                if fetch.answer != Answer::None {
+                    return Err("answered twice");
+                }
+                match page {
+                    Some(bytes) => env.memory.copy_in(fetch.frame, bytes),
+                    None => env.memory.zero(fetch.frame),
+                }
+                fetch.answer = Answer::Data { txn: message.txn, exclusive: message.exclusive };
+                fetch.acks_due += i32::from(message.count);
+                self.counters.pages_in += 1;
+            }
+            other => unreachable!("{other:?} is not for the requester"),
+        }
+        self.try_install(env, gfn)
+    }
+
+    fn try_install<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+    ) -> Result<(), &'static str> {
+        let Some(Open::Fetch(fetch)) = self.open.get(&gfn.0) else { unreachable!("it is open") };
+        if fetch.answer == Answer::None || fetch.acks_due > 0 {
+            return Ok(());
+        }
+        if fetch.acks_due < 0 {
+            return Err("more acknowledgements than announced");
+        }
+        let fetch = fetch.clone();
+        self.open.remove(&gfn.0);
+        let txn = match fetch.answer {
+            Answer::None => unreachable!("it was answered"),
+            Answer::Grant { txn } => {
+                let entry = self.table.get(env.memory, gfn);
+                if entry.state == PageState::Invalid {
+                    // It may have overtaken the grant of a run that holds the page.
+                    if !self.grant_may_come(gfn) {
+                        return Err("a grant without a copy");
+                    }
+                    self.open.insert(gfn.0, Open::Fetch(fetch));
+                    return Ok(());
+                }
+                self.free(fetch.frame);
+                self.set_entry(env, gfn, Entry { state: PageState::Exclusive, ..entry });
+                txn
+            }
+            Answer::Data { txn, exclusive } => {
+                let state = if exclusive { PageState::Exclusive } else { PageState::Shared };
+                let entry = self.table.get(env.memory, gfn);
+                match (entry.state, exclusive) {
+                    (PageState::Invalid, _) => {}
+                    // The home could not tell that this replica was good.
+                    (PageState::Shared, true) => {
+                        self.set_entry(env, gfn, Entry::default());
+                        entry.frame.into_iter().for_each(|f| self.free(f));
+                    }
+                    _ => return Err("data for a page that is here"),
+                }
+                self.set_entry(env, gfn, Entry::held(state, fetch.frame));
+                txn
+            }
+        };
+        if !fetch.prefetch {
+            self.hold(gfn);
+        }
+        let mut done = Message::new(Kind::Done, gfn, self.me);
+        done.txn = txn;
+        let home = self.home_of(gfn);
+        self.send(env, home, done, None);
+        Ok(())
+    }
+
+    /// Installs a run of zero pages. A whole chunk becomes one large page of
+    /// real frames where there are plenty, else pages without frames.
+    fn zero_granted<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        let gfn = message.gfn;
+        let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("open") };
+        let count = u64::from(message.count);
+        let lead = u64::from(message.lead);
+        let start = Gfn(gfn.0.checked_sub(lead).ok_or("a grant before the first page")?);
+        if count == 0 || count > RUN_PAGES || lead >= count {
+            return Err("a grant that does not cover the page");
+        }
+        self.counters.zero_grants += 1;
+        self.counters.zero_pages += count;
+        if !self.install_zero_chunk(env, start, count)? {
+            for i in 0..count {
+                let page = start.offset_by(i);
+                if self.table.get(env.memory, page).state != PageState::Invalid {
+                    return Err("a grant of a page that is here");
+                }
+                self.set_entry(env, page, Entry::zero(PageState::Exclusive));
+            }
+        }
+        let entry = self.table.get(env.memory, gfn);
+        if entry.frame.is_none() && !fetch.prefetch {
+            env.memory.zero(fetch.frame);
+            self.counters.materialised += 1;
+            self.set_entry(env, gfn, Entry { frame: Some(fetch.frame), ..entry });
+        } else {
+            self.free(fetch.frame);
+        }
+        if !fetch.prefetch {
+            self.hold(gfn);
+        }
+        self.retry_after_grant(env, start, count)
+    }
+
+    fn install_zero_chunk<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        start: Gfn,
+        count: u64,
+    ) -> Result<bool, &'static str> {
+        if count != RUN_PAGES || start.run_index() != 0 {
+            return Ok(false);
+        }
+        let plenty = self.floor() + self.limits.reserve + self.pool.total_frames() / 16;
+        let run = if self.pool.free_frames() > plenty { self.pool.allocate_run() } else { None };
+        let entry = match run {
+            Some(base) => {
+                (0..RUN_PAGES).for_each(|i| env.memory.zero(base.offset_by(i)));
+                self.counters.materialised += RUN_PAGES;
+                Entry::held(PageState::Exclusive, base)
+            }
+            None => Entry::zero(PageState::Exclusive),
+        };
+        let whole = self
+            .table
+            .set_run(env.memory, &mut self.pool, start, entry)
+            .expect("frames for tables are kept back");
+        if whole {
+            self.masters += RUN_PAGES;
+        } else if let Some(base) = run {
+            (0..RUN_PAGES).for_each(|i| self.pool.release(base.offset_by(i)));
+        }
+        Ok(whole)
+    }
+
+    /// Grants and forwards may have overtaken the grant of a run that made this
+    /// node the owner.
+    fn retry_after_grant<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        start: Gfn,
+        count: u64,
+    ) -> Result<(), &'static str> {
+        let waits = |(&gfn, open): (&u64, &Open)| {
+            let inside = (start.0..start.0 + count).contains(&gfn);
+            (inside && matches!(open, Open::Fetch(f) if f.answer != Answer::None)).then_some(gfn)
+        };
+        while let Some(gfn) = self.open.iter().find_map(waits) {
+            self.try_install(env, Gfn(gfn))?;
+            if self.open.contains_key(&gfn) {
+                return Err("a grant for a page in doubt");
+            }
+        }
+        for _ in 0..self.deferred.len() {
+            let (from, message) = self.deferred.remove(0);
+            self.dispatch(env, from, message, None).map_err(|v| v.why)?;
+        }
+        Ok(())
+    }
+}

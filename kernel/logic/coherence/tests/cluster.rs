@@ -1,0 +1,271 @@
+//! Whole clusters of the production crate in one process: random accesses,
+//! every message delayed and reordered at random, frames scarce. After every
+//! step each readable copy must equal the last write.
+
+use addr::{Access, Frame, Gfn, NodeId, PageBytes};
+use coherence::{Coherence, Env, Limits, Message, Output, Progress};
+use layout::Layout;
+use paging::memory::fake::VecMemory;
+use paging::{Format, FramePool, HostMemory, PageState};
+
+struct Rng(u64);
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+struct Out {
+    sent: Vec<(NodeId, Message, Option<Frame>)>,
+    free: Vec<u64>,
+}
+impl Output for Out {
+    fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>) {
+        self.sent.push((to, message, page));
+    }
+    fn free_frames(&self, node: NodeId) -> u64 {
+        self.free[node.index()]
+    }
+    fn flush(&mut self) {}
+}
+
+struct Flight {
+    from: usize,
+    to: usize,
+    message: Message,
+    page: Option<(Frame, Box<PageBytes>)>,
+}
+
+struct Cluster {
+    nodes: Vec<(Coherence, VecMemory)>,
+    flying: Vec<Flight>,
+    /// Frames delivered, whose release the sender has yet to hear of.
+    releases: Vec<(usize, Frame)>,
+    written: Vec<(Gfn, u64)>,
+    pages: Vec<Gfn>,
+    next_value: u64,
+}
+
+fn value_of(memory: &VecMemory, frame: Option<Frame>) -> u64 {
+    frame.map_or(0, |f| memory.read_entry(f, 3))
+}
+
+impl Cluster {
+    /// `frames` for pages at each node, besides what tables and reserve take.
+    fn new(nodes: usize, frames: u64, pages: &[u64]) -> Cluster {
+        let contributions = vec![1024; nodes];
+        let layout = Layout::new(&contributions).unwrap();
+        let limits = Limits { table_frames: 16, reserve: 4, open_max: 8, puts_max: 4 };
+        let all = 16 + 64 + frames;
+        let make = |n: usize| {
+            let mut memory = VecMemory::new(all as usize + 1);
+            let mut pool = FramePool::new();
+            pool.add(Frame(1), Frame(all + 1));
+            let layout = layout.clone();
+            let id = NodeId(n as u16);
+            let c = Coherence::new(id, layout, limits, Format::NPT, pool, &mut memory);
+            (c, memory)
+        };
+        Cluster {
+            nodes: (0..nodes).map(make).collect(),
+            flying: vec![],
+            releases: vec![],
+            written: pages.iter().map(|&g| (Gfn(g), 0)).collect(),
+            pages: pages.iter().map(|&g| Gfn(g)).collect(),
+            next_value: 1,
+        }
+    }
+
+    fn with<R>(
+        &mut self,
+        node: usize,
+        f: impl FnOnce(&mut Coherence, &mut Env<'_, VecMemory, Out>) -> R,
+    ) -> R {
+        let free = self.nodes.iter().map(|(c, _)| c.room()).collect();
+        let mut out = Out { sent: vec![], free };
+        let (coherence, memory) = &mut self.nodes[node];
+        let result = f(coherence, &mut Env { memory, out: &mut out });
+        for (to, message, page) in out.sent {
+            let page = page.map(|frame| {
+                let mut bytes = Box::new([0; 4096]);
+                self.nodes[node].1.read(frame, 0, &mut bytes[..]);
+                (frame, bytes)
+            });
+            self.flying.push(Flight { from: node, to: to.index(), message, page });
+        }
+        result
+    }
+
+    fn deliver(&mut self, at: usize) {
+        let f = self.flying.swap_remove(at);
+        let page = f.page.as_ref().map(|(_, bytes)| &**bytes);
+        self.with(f.to, |c, env| c.handle(env, NodeId(f.from as u16), f.message, page))
+            .unwrap_or_else(|v| panic!("{v:?}"));
+        if let Some((frame, _)) = f.page {
+            self.releases.push((f.from, frame));
+        }
+    }
+
+    /// One access by a node's vCPU; `true` if it was done.
+    fn access(&mut self, node: usize, which: usize, access: Access, ahead: u16) -> bool {
+        let gfn = self.pages[which];
+        let progress = self
+            .with(node, |c, env| c.access(env, gfn, access, ahead))
+            .unwrap_or_else(|v| panic!("{v:?}"));
+        if progress != Progress::Ready {
+            return false;
+        }
+        let (coherence, memory) = &mut self.nodes[node];
+        let frame = coherence.look(memory, gfn, access).expect("ready");
+        assert_eq!(value_of(memory, frame), self.written[which].1, "{gfn:?} at {node}");
+        if access == Access::Write {
+            memory.write_entry(frame.expect("writable"), 3, self.next_value);
+            self.written[which].1 = self.next_value;
+            self.next_value += 1;
+        }
+        self.with(node, |c, env| c.release_held(env)).unwrap();
+        true
+    }
+
+    fn check(&self) {
+        for &(gfn, last) in &self.written {
+            let mut masters = 0;
+            let mut copies = 0;
+            let mut exclusive = 0;
+            for (n, (c, memory)) in self.nodes.iter().enumerate() {
+                let entry = c.entry(memory, gfn);
+                masters += usize::from(entry.state.is_master() && !entry.leaving);
+                if let Some(frame) = c.look(memory, gfn, Access::Read) {
+                    copies += 1;
+                    exclusive += usize::from(entry.state == PageState::Exclusive);
+                    assert_eq!(value_of(memory, frame), last, "stale {gfn:?} at {n}");
+                }
+            }
+            assert!(masters <= 1, "{masters} masters of {gfn:?}");
+            assert!(exclusive == 0 || copies == 1, "{gfn:?} exclusive among {copies} copies");
+        }
+    }
+
+    fn step(&mut self, rng: &mut Rng) {
+        if !self.releases.is_empty() && rng.below(3) == 0 {
+            let at = rng.below(self.releases.len() as u64) as usize;
+            let (node, frame) = self.releases.swap_remove(at);
+            self.nodes[node].0.released(frame);
+        }
+        if !self.flying.is_empty() && rng.below(4) != 0 {
+            let at = rng.below(self.flying.len() as u64) as usize;
+            self.deliver(at);
+            return;
+        }
+        let node = rng.below(self.nodes.len() as u64) as usize;
+        let which = rng.below(self.pages.len() as u64) as usize;
+        let access = if rng.below(2) == 0 { Access::Read } else { Access::Write };
+        let ahead = if rng.below(4) == 0 { 3 } else { 0 };
+        self.access(node, which, access, ahead);
+    }
+
+    fn drain(&mut self) {
+        let mut steps = 0;
+        loop {
+            if self.flying.is_empty() && self.releases.is_empty() && steps > 0 {
+                break;
+            }
+            if self.flying.is_empty() {
+                for (node, frame) in core::mem::take(&mut self.releases) {
+                    self.nodes[node].0.released(frame);
+                }
+            } else {
+                self.deliver(0);
+            }
+            for node in 0..self.nodes.len() {
+                self.with(node, |c, env| c.release_held(env)).unwrap();
+            }
+            steps += 1;
+            assert!(steps < 100_000, "messages never end");
+        }
+    }
+
+    /// Every access succeeds in the end, on every node.
+    fn finish(&mut self) {
+        self.drain();
+        for node in 0..self.nodes.len() {
+            for which in 0..self.pages.len() {
+                for access in [Access::Read, Access::Write] {
+                    let mut tries = 0;
+                    while !self.access(node, which, access, 0) {
+                        self.drain();
+                        tries += 1;
+                        assert!(tries < 1000, "starved at node {node} page {which}");
+                    }
+                }
+            }
+        }
+        self.drain();
+        self.check();
+        for (n, (c, _)) in self.nodes.iter().enumerate() {
+            assert!(c.is_quiet(), "node {n} is not quiet");
+        }
+    }
+}
+
+fn run(seed: u64, nodes: usize, frames: u64, pages: &[u64], steps: usize) -> Cluster {
+    let mut cluster = Cluster::new(nodes, frames, pages);
+    let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for step in 0..steps {
+        cluster.step(&mut rng);
+        if step % 4 == 0 {
+            cluster.check();
+        }
+    }
+    cluster.finish();
+    cluster
+}
+
+/// A few pages, some neighbours, homes spread over the nodes.
+fn spread(nodes: usize, each: u64) -> Vec<u64> {
+    (0..nodes as u64).flat_map(|n| (0..each).map(move |i| n * 1024 + 100 + i)).collect()
+}
+
+#[test]
+fn hot_pages_stay_coherent_under_any_order() {
+    for seed in 0..60 {
+        let nodes = 1 + (seed % 4) as usize;
+        println!("seed {seed}");
+        run(seed, nodes, 64, &spread(nodes, 2), 3000);
+    }
+}
+
+#[test]
+fn scarce_frames_evict_and_lose_nothing() {
+    let mut total = coherence::Counters::default();
+    for seed in 0..40 {
+        let nodes = 2 + (seed % 3) as usize;
+        println!("seed {seed}");
+        // More pages than one node holds, fewer than all do.
+        let pages = spread(nodes, 90 / nodes as u64 * 2);
+        let cluster = run(seed, nodes, 72, &pages, 4000);
+        for (c, _) in &cluster.nodes {
+            total.evicted += c.counters().evicted;
+            total.evicted_zero += c.counters().evicted_zero;
+            total.promoted += c.counters().promoted;
+            total.dropped += c.counters().dropped;
+            total.deferred += c.counters().deferred;
+            total.prefetches += c.counters().prefetches;
+        }
+    }
+    println!("{total:?}");
+    for (what, count) in [
+        ("evicted", total.evicted),
+        ("promoted", total.promoted),
+        ("dropped", total.dropped),
+        ("prefetched", total.prefetches),
+    ] {
+        assert!(count > 0, "no page was {what}");
+    }
+}
