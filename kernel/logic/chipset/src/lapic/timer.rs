@@ -194,7 +194,7 @@ impl Timer {
 
     /// True if the timer interrupts now.
     pub(super) fn tick(&mut self, now: u64) -> bool {
-        if !self.deadline().is_some_and(|d| d <= now) {
+        if self.deadline().is_none_or(|d| d > now) {
             return false;
         }
         match self.mode {
