@@ -159,28 +159,24 @@ unsafe fn set_registers(features: &Features, host_save: u64) {
         if features.tsc_aux {
             Msr::new(TSC_AUX).write(0);
         }
-        reset_guest_registers();
+        reset_floating_point();
+        run::clear_breakpoints();
     }
 }
 
-/// Gives x87, SSE and the debug address registers their state after reset.
+/// Gives x87 and SSE their state after reset.
 ///
 /// # Safety
 /// CR0 and CR4 allow x87 and SSE, and the host does not use them.
-unsafe fn reset_guest_registers() {
+unsafe fn reset_floating_point() {
     let mxcsr: u32 = 0x1F80;
     // SAFETY: the caller says that the instructions exist and the registers
-    // are not used. DR7 has no breakpoint on: the host never sets one.
+    // are not used.
     unsafe {
         core::arch::asm!(
             "fninit",
             "ldmxcsr [{mxcsr}]",
-            "mov dr0, {zero}",
-            "mov dr1, {zero}",
-            "mov dr2, {zero}",
-            "mov dr3, {zero}",
             mxcsr = in(reg) &raw const mxcsr,
-            zero = in(reg) 0u64,
             options(nostack, preserves_flags, readonly),
         );
     }

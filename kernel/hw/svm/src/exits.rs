@@ -74,6 +74,8 @@ pub mod code {
     pub const NPF: u64 = 0x400;
     /// VMRUN found the guest's state or the control block inconsistent.
     pub const INVALID: u64 = u64::MAX;
+    /// The same as QEMU 7.2 tells it, with 32 bits.
+    pub const INVALID_32: u64 = 0xFFFF_FFFF;
 }
 
 bitflags! {
@@ -127,6 +129,14 @@ pub struct RawExit {
     pub info2: u64,
 }
 
+impl RawExit {
+    /// Whether VMRUN refused to run the guest.
+    #[must_use]
+    pub fn is_refused(self) -> bool {
+        matches!(self.code, code::INVALID | code::INVALID_32)
+    }
+}
+
 /// What an exit asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Meaning {
@@ -173,6 +183,7 @@ pub fn decode(raw: RawExit) -> Meaning {
         code::MONITOR | code::MWAIT | code::MWAIT_CONDITIONAL | code::RDPRU => Exit::Undefined,
         code::INVLPGB | code::INVLPGB_ILLEGAL | code::MCOMMIT | code::TLBSYNC => Exit::Undefined,
         code::NPF => page_fault(raw),
+        _ if raw.is_refused() => Exit::Invalid { code: code::INVALID },
         other => Exit::Invalid { code: other },
     };
     Meaning::Tell(exit)
@@ -298,6 +309,7 @@ mod tests {
         assert_eq!(told(code::SHUTDOWN, 0, 0), Exit::Shutdown);
         assert_eq!(told(code::XSETBV, 0, 0), Exit::Xsetbv);
         assert_eq!(told(code::INVALID, 0, 0), Exit::Invalid { code: u64::MAX });
+        assert_eq!(told(0xFFFF_FFFF, 0, 0), Exit::Invalid { code: u64::MAX });
         // Never intercepted, so never expected: a task switch.
         assert_eq!(told(0x7D, 0, 0), Exit::Invalid { code: 0x7D });
     }

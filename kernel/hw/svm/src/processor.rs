@@ -10,7 +10,7 @@ use crate::state::{DR7_GD, RFLAGS_FIXED};
 use crate::vmcb::Vmcb;
 use core::ptr::NonNull;
 use vcpu::{Event, Exit, RAX, RFLAGS_IF, RSP, Registers, SystemRegisters, Vcpu};
-use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
+use x86_64::registers::xcontrol::XCr0;
 
 /// The virtual processor of one physical processor.
 ///
@@ -28,7 +28,6 @@ pub struct SvmVcpu {
     flush_owed: bool,
     nmi: NmiState,
     pending: Injection,
-    xcr0: u64,
 }
 
 impl SvmVcpu {
@@ -44,7 +43,6 @@ impl SvmVcpu {
             flush_owed: true,
             nmi: NmiState::Open,
             pending: Injection::NONE,
-            xcr0: 1,
         };
         vcpu.set_xcr0(1);
         vcpu
@@ -97,23 +95,29 @@ impl SvmVcpu {
         vmcb.save.rflags = registers.rflags | RFLAGS_FIXED;
     }
 
-    /// Reads from the VMCB what the run left.
+    /// Reads from the VMCB what the run left. A run that VMRUN refused has
+    /// left nothing of the guest's there (QEMU even puts the host's state into
+    /// it), and flushed, cached and injected nothing.
     fn collect(&mut self) -> RawExit {
         let vmcb = self.vmcb();
         let (c, s) = (&vmcb.control, &vmcb.save);
         let raw = RawExit { code: c.exit_code, info1: c.exit_info1, info2: c.exit_info2 };
-        let cut_short = c.exit_int_info;
+        if raw.is_refused() {
+            return raw;
+        }
+        let again = match raw.code {
+            // What could not be delivered is why it shut down.
+            code::SHUTDOWN => Injection::NONE,
+            _ => Injection::again(c.exit_int_info, self.pending),
+        };
         let (rax, rsp, rip, rflags) = (s.rax, s.rsp, s.rip, s.rflags);
         self.registers.gpr[RAX] = rax;
         self.registers.gpr[RSP] = rsp;
         self.registers.rip = rip;
         self.registers.rflags = rflags;
-        // A run that VMRUN refused has flushed, cached and injected nothing.
-        if raw.code != code::INVALID {
-            self.flush_owed = false;
-            self.clean = Clean::all();
-            self.pending = Injection::again(cut_short, self.pending);
-        }
+        self.flush_owed = false;
+        self.clean = Clean::all();
+        self.pending = again;
         raw
     }
 
@@ -264,17 +268,32 @@ impl Vcpu for SvmVcpu {
 
     fn set_xcr0(&mut self, value: u64) {
         assert!(value & 1 == 1 && value & !self.features.xcr0 == 0, "XCR0 {value:x} was validated");
-        self.xcr0 = value;
         if self.features.xsave {
             // SAFETY: CR4.OSXSAVE is set by Svm::enable, the machine and the
             // line above have checked the value, and the host does not use
             // what it turns on or off.
-            unsafe { XCr0::write_raw(XCr0Flags::from_bits_retain(value).bits()) };
+            unsafe { XCr0::write_raw(value) };
         }
     }
 
+    /// Read from the register, which is the guest's: QEMU 7.2 does not
+    /// intercept XSETBV, so the guest may have written it itself.
     fn xcr0(&self) -> u64 {
-        self.xcr0
+        if self.features.xsave { XCr0::read_raw() } else { 1 }
+    }
+
+    fn init(&mut self) {
+        self.pending = Injection::NONE;
+        self.nmi = NmiState::Open;
+        self.intercept(Intercept3::IRET, false);
+        self.request_window(false);
+        self.set_tpr(0);
+        self.clean.remove(Clean::DEBUG_REGISTERS);
+        let vmcb = self.vmcb_mut();
+        vmcb.control.interrupt_state = 0;
+        vmcb.save.reset_debug();
+        // SAFETY: the host sets no breakpoint; these registers are the guest's.
+        unsafe { run::clear_breakpoints() };
     }
 
     fn flush(&mut self) {

@@ -141,6 +141,12 @@ impl SaveArea {
         }
     }
 
+    /// Gives DR6 and DR7 their values after reset and INIT (APM 14.1.3).
+    pub fn reset_debug(&mut self) {
+        self.dr6 = 0xFFFF_0FF0;
+        self.dr7 = 0x400;
+    }
+
     /// Sets the registers. EFER.SVME is forced, and EFER.LMA follows from LME
     /// and CR0.PG, as in a processor.
     pub fn set_system(&mut self, system: &SystemRegisters) {

@@ -81,9 +81,7 @@ impl Vmcb {
         s.efer = EFER_SVME;
         s.g_pat = PAT_RESET;
         s.rflags = RFLAGS_FIXED;
-        // Values at reset (APM 14.1.3).
-        s.dr6 = 0xFFFF_0FF0;
-        s.dr7 = 0x400;
+        s.reset_debug();
     }
 }
 

@@ -97,4 +97,9 @@ impl Vcpu for FakeVcpu {
     fn flush(&mut self) {
         self.flushes += 1;
     }
+    fn init(&mut self) {
+        self.injected = None;
+        self.window = false;
+        self.shadow = false;
+    }
 }

@@ -258,4 +258,9 @@ pub trait Vcpu {
     fn xcr0(&self) -> u64;
     /// Owes a flush of all translations before the next run.
     fn flush(&mut self);
+    /// Does the part of an INIT that no other method reaches: drops events
+    /// not yet taken, the wish for a window, the blocking of NMIs and an
+    /// interrupt shadow, and resets debug registers and CR8. The caller sets
+    /// [`Registers`] and [`SystemRegisters`].
+    fn init(&mut self);
 }
