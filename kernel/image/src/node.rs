@@ -9,21 +9,28 @@ fn pangaea_main(info: &'static BootInfo) -> ! {
     unsafe { platform::serial::start_log(log::LevelFilter::Info) };
     log::info!("Pangaea {}, booted by {:?}", env!("CARGO_PKG_VERSION"), info.method);
     log::info!("command line: {}", info.command_line.as_str());
+    // SAFETY: once, on the boot processor, with the boot's own `BootInfo`.
+    let started = unsafe { platform::start(info, platform::heap::default_bytes) };
+    let platform = started.unwrap_or_else(|e| panic!("the node cannot start: {e:?}"));
     log::info!(
-        "usable memory: {} KiB in {} ranges",
-        info.usable.total() >> 10,
-        info.usable.as_slice().len()
+        "RAM {} KiB, free {} KiB",
+        platform.ram_bytes >> 10,
+        platform.boot_memory.free_frames() << 2
     );
-    loop {
-        core::hint::spin_loop();
+    for d in platform::pci::devices() {
+        log::info!(
+            "PCI {} {:04x}:{:04x} class {:02x}{:02x}",
+            d.address,
+            d.vendor,
+            d.device,
+            d.class,
+            d.subclass
+        );
     }
+    platform::cpu::stop()
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    platform::serial::enter_panic();
-    platform::serial::print_line(format_args!("{info}"));
-    loop {
-        core::hint::spin_loop();
-    }
+    platform::report::panic(info)
 }

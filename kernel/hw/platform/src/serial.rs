@@ -118,6 +118,14 @@ pub fn print_line(line: fmt::Arguments<'_>) {
     let _ = port.write_str("\n");
 }
 
+/// Breaks a lock that is held, for an exception's report: whoever holds it
+/// was interrupted by the exception and never goes on.
+#[cfg(target_os = "none")]
+pub(crate) fn unlock_for_report() {
+    // SAFETY: as above; there is one processor, and it is here.
+    unsafe { LOG_PORT.force_unlock() };
+}
+
 /// Lets [`print_line`] go past a lock that is held: the node is going down.
 pub fn enter_panic() -> bool {
     PANICKING.swap(true, Ordering::Relaxed)
