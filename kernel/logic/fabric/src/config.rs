@@ -1,0 +1,108 @@
+//! What a node is told before it looks for the others.
+
+use addr::MAX_NODES;
+use wire::{MTU_MAX, MTU_MIN, Mac};
+
+/// Static configuration. [`Config::new`] gives every tunable a default.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// MAC address of the link's device.
+    pub mac: Mac,
+    /// Largest Ethernet payload the device can send and receive.
+    pub mtu: u16,
+    /// Which cluster this node belongs to.
+    pub cluster: u64,
+    /// Hash of the build; all nodes must run the same.
+    pub build: u64,
+    /// Random number of this life of the node.
+    pub incarnation: u64,
+    /// Nodes expected, this one included.
+    pub nodes: u16,
+    /// Has the guest's kernel, so that it should rather lead.
+    pub has_payload: bool,
+    /// Must lead.
+    pub lead: bool,
+    /// Pages it contributes, a multiple of 512.
+    pub pages: u64,
+    /// Processors it contributes.
+    pub cpus: u16,
+    /// When to report that the others are missing; 0 for never.
+    pub join_timeout_ns: u64,
+    /// Longest silence towards a peer.
+    pub heartbeat_ns: u64,
+    /// Silence of a peer after which it is lost.
+    pub dead_after_ns: u64,
+    /// Mean time between two Hello broadcasts (scaled up in large clusters).
+    pub hello_ns: u64,
+    /// Longest time an acknowledgement waits for a frame to travel with.
+    pub ack_delay_ns: u64,
+    /// Least retransmission time-out.
+    pub rto_min_ns: u64,
+    /// Largest retransmission time-out.
+    pub rto_max_ns: u64,
+    /// Receive descriptors of the device; the windows granted to all peers
+    /// on all channels together stay below this where the count allows.
+    pub ring: u16,
+    /// Messages that may wait for a window, for each peer and channel.
+    pub queue: u16,
+    /// Pages that may be under reassembly at once (small MTU only).
+    pub reassembly: u16,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The defaults: MTU 9000, 512 pages, 1 processor, heartbeat 100 ms, dead
+    /// after 3 s, retransmission time-out 5 to 250 ms, acknowledgement delay
+    /// 200 us, 256 waiting messages for each peer and channel.
+    #[must_use]
+    pub const fn new(mac: Mac, cluster: u64, build: u64, incarnation: u64, nodes: u16) -> Config {
+        Config {
+            mac,
+            mtu: MTU_MAX,
+            cluster,
+            build,
+            incarnation,
+            nodes,
+            has_payload: false,
+            lead: false,
+            pages: 512,
+            cpus: 1,
+            join_timeout_ns: 0,
+            heartbeat_ns: 100_000_000,
+            dead_after_ns: 3_000_000_000,
+            hello_ns: 50_000_000,
+            ack_delay_ns: 200_000,
+            rto_min_ns: 5_000_000,
+            rto_max_ns: 250_000_000,
+            ring: 256,
+            queue: 256,
+            reassembly: 64,
+            seed: incarnation,
+        }
+    }
+
+    /// Asserts what the rest relies on; a wrong configuration is our own bug.
+    pub(crate) fn check(&self) {
+        assert!(self.nodes >= 1 && usize::from(self.nodes) <= MAX_NODES, "1 to 4096 nodes");
+        assert!((MTU_MIN..=MTU_MAX).contains(&self.mtu), "MTU of 1500 to 9000 bytes");
+        assert!(self.mac[0] & 1 == 0, "a MAC address of one station");
+        assert!(self.queue >= 1 && self.reassembly >= 1 && self.hello_ns >= 1000);
+        assert!(self.ack_delay_ns < self.rto_min_ns && self.rto_min_ns <= self.rto_max_ns);
+        assert!(self.heartbeat_ns >= 2 && self.heartbeat_ns < self.dead_after_ns);
+    }
+
+    /// Window to grant each peer on each channel, so that all of them
+    /// together fit in the receive ring.
+    pub(crate) fn window(&self) -> u8 {
+        let peers = u32::from(self.nodes.max(2) - 1);
+        let share = u32::from(self.ring) / (peers * wire::Channel::COUNT as u32);
+        share.clamp(u32::from(crate::WINDOW_MIN), u32::from(crate::WINDOW_MAX)) as u8
+    }
+
+    /// Time between two Hello broadcasts: all nodes together send at most
+    /// about 32 of them per `hello_ns`.
+    pub(crate) fn hello_interval_ns(&self) -> u64 {
+        self.hello_ns.saturating_mul(1 + u64::from(self.nodes) / 32)
+    }
+}

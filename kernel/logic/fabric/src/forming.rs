@@ -1,0 +1,417 @@
+//! Discovery and formation: from nothing to a membership.
+//!
+//! Every node broadcasts Hello until it has a membership. The best of those
+//! that know each other (told to lead, else has the guest's kernel, else the
+//! lowest MAC address) proposes a membership of exactly the expected nodes;
+//! when all have accepted, it commits. A node accepts one proposal at a time
+//! and keeps its word twice as long as the proposer waits, so that no two
+//! proposals that share a node can both be committed while frames arrive.
+
+use crate::io::{Control, Io};
+use crate::{Drop, Event, RefuseReason};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use wire::{Accept, BROADCAST, Entry, Hello, Mac, Roster};
+
+/// Hello intervals after which a silent candidate is forgotten.
+const FORGET: u64 = 20;
+/// Hello intervals a proposal may take.
+const PROPOSAL: u64 = 20;
+/// Most pages one node may contribute: keeps sums in range (4 PiB).
+const PAGES_MAX: u64 = 1 << 40;
+/// Refusals remembered, so that each is reported once.
+const REPORTED: usize = 16;
+
+/// Whether it is what a member may be.
+fn sound(e: &Entry) -> bool {
+    (wire::MTU_MIN..=wire::MTU_MAX).contains(&e.mtu)
+        && e.mac[0] & 1 == 0
+        && (1..=PAGES_MAX).contains(&e.pages)
+        && e.pages.is_multiple_of(addr::RUN_PAGES)
+}
+
+/// Who should rather lead comes first.
+fn rank(a: &Entry, b: &Entry) -> Ordering {
+    let key = |e: &Entry| (!e.lead, !e.has_payload, e.mac);
+    key(a).cmp(&key(b))
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Candidate {
+    entry: Entry,
+    heard_ns: u64,
+    accepted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Phase {
+    Seeking,
+    /// This node has proposed the roster.
+    Proposing {
+        since_ns: u64,
+    },
+    /// This node has accepted the roster of another.
+    Accepted {
+        since_ns: u64,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Forming {
+    me: Entry,
+    /// The others, by MAC address.
+    candidates: Vec<Candidate>,
+    phase: Phase,
+    /// Epoch and leader of `roster`.
+    pub(crate) epoch: u64,
+    leader: Mac,
+    /// The proposed membership; incomplete while its parts arrive.
+    roster: Vec<Option<Entry>>,
+    attempts: u64,
+    hello_ns: u64,
+    last_hello_ns: u64,
+    join_deadline_ns: Option<u64>,
+    /// Another node with our MAC address, and how often it was heard.
+    double: Option<(u64, u8)>,
+    /// Until when we stay out because of it.
+    double_until_ns: u64,
+    reported: Vec<(Mac, u64, RefuseReason)>,
+}
+
+impl Forming {
+    pub(crate) fn new(io: &mut Io) -> Forming {
+        let c = &io.config;
+        let me = Entry {
+            mac: c.mac,
+            window: c.window(),
+            has_payload: c.has_payload,
+            lead: c.lead,
+            incarnation: c.incarnation,
+            pages: c.pages,
+            cpus: c.cpus,
+            mtu: c.mtu,
+        };
+        let nodes = usize::from(c.nodes);
+        let join = (c.join_timeout_ns != 0).then(|| io.now_ns.saturating_add(c.join_timeout_ns));
+        let first = io.rng.around(c.hello_ns / 8);
+        let mut forming = Forming {
+            me,
+            candidates: Vec::with_capacity(nodes - 1),
+            phase: Phase::Seeking,
+            epoch: 0,
+            leader: me.mac,
+            roster: Vec::with_capacity(nodes),
+            attempts: 0,
+            hello_ns: io.now_ns + first,
+            last_hello_ns: 0,
+            join_deadline_ns: join,
+            double: None,
+            double_until_ns: 0,
+            reported: Vec::with_capacity(REPORTED),
+        };
+        if nodes == 1 {
+            forming.try_propose(io);
+        }
+        forming
+    }
+
+    fn known(&self) -> u16 {
+        self.candidates.len() as u16 + 1
+    }
+
+    fn find(&self, mac: Mac) -> Result<usize, usize> {
+        self.candidates.binary_search_by(|c| c.entry.mac.cmp(&mac))
+    }
+
+    /// The membership, when complete.
+    pub(crate) fn members(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
+        self.roster.iter().map(|e| e.expect("the roster is complete"))
+    }
+
+    pub(crate) fn hello_frame(&self, io: &Io) -> Hello {
+        let config = &io.config;
+        Hello { build: config.build, nodes: config.nodes, known: self.known(), entry: self.me }
+    }
+
+    /// Whether the roster may still be sent as a proposal.
+    pub(crate) fn proposing(&self) -> bool {
+        matches!(self.phase, Phase::Proposing { .. })
+    }
+
+    /// Whether all others have accepted our proposal.
+    pub(crate) fn agreed(&self) -> bool {
+        self.proposing() && self.candidates.iter().all(|c| c.accepted)
+    }
+
+    /// Whether a frame of this epoch proves that our accepted proposal has
+    /// been committed.
+    pub(crate) fn committed_by(&self, epoch: u64) -> bool {
+        matches!(self.phase, Phase::Accepted { .. }) && epoch == self.epoch
+    }
+
+    /// Reports a refusal, once for each life of a node.
+    pub(crate) fn report(&mut self, io: &mut Io, by: Mac, incarnation: u64, why: RefuseReason) {
+        let entry = (by, incarnation, why);
+        if self.reported.contains(&entry) {
+            return;
+        }
+        if self.reported.len() == REPORTED {
+            self.reported.remove(0);
+        }
+        self.reported.push(entry);
+        io.event(Event::Refused { by, reason: why });
+    }
+
+    /// Compares a Hello with what we are: what we report, what we tell them.
+    pub(crate) fn conflict(&self, io: &Io, hello: &Hello) -> Option<(RefuseReason, RefuseReason)> {
+        let (c, theirs) = (&io.config, hello);
+        if theirs.build != c.build {
+            let reason = |theirs| RefuseReason::VersionMismatch { theirs };
+            return Some((reason(theirs.build), reason(c.build)));
+        }
+        if theirs.nodes != c.nodes {
+            let reason = |theirs| RefuseReason::NodeCountMismatch { theirs };
+            return Some((reason(theirs.nodes), reason(c.nodes)));
+        }
+        if theirs.entry.lead && c.lead {
+            return Some((RefuseReason::TwoForcedLeaders, RefuseReason::TwoForcedLeaders));
+        }
+        None
+    }
+
+    /// Takes a Hello while there is no membership.
+    pub(crate) fn hello(&mut self, io: &mut Io, hello: &Hello) -> Result<(), Drop> {
+        let theirs = hello.entry;
+        if !sound(&theirs) {
+            return Err(Drop::Malformed);
+        }
+        if theirs.mac == self.me.mac {
+            return self.double(io, theirs.incarnation);
+        }
+        if let Some((ours, told)) = self.conflict(io, hello) {
+            self.report(io, theirs.mac, theirs.incarnation, ours);
+            let incarnation = theirs.incarnation;
+            io.control(Control::Refuse { to: theirs.mac, incarnation, reason: told });
+            if let Ok(at) = self.find(theirs.mac) {
+                self.candidates.remove(at);
+                self.withdraw();
+            }
+            return Ok(());
+        }
+        self.add(io, theirs)?;
+        self.try_propose(io);
+        Ok(())
+    }
+
+    fn add(&mut self, io: &mut Io, entry: Entry) -> Result<(), Drop> {
+        let fresh = Candidate { entry, heard_ns: io.now_ns, accepted: false };
+        match self.find(entry.mac) {
+            Ok(at) if self.candidates[at].entry == entry => {
+                self.candidates[at].heard_ns = io.now_ns;
+                return Ok(());
+            }
+            Ok(at) => {
+                self.candidates[at] = fresh; // it has restarted
+                self.withdraw();
+            }
+            Err(_) if self.known() == io.config.nodes => return Err(Drop::Unexpected),
+            Err(at) => {
+                self.candidates.insert(at, fresh);
+                let (known, of) = (self.known(), io.config.nodes);
+                io.event(Event::NodeJoined { known, of });
+            }
+        }
+        self.hasten(io);
+        Ok(())
+    }
+
+    /// Brings the next Hello forward, at most to a quarter of the interval
+    /// after the last.
+    fn hasten(&mut self, io: &mut Io) {
+        let interval = io.config.hello_interval_ns();
+        let soon = io.now_ns + io.rng.around(interval / 8);
+        self.hello_ns = self.hello_ns.min(soon.max(self.last_hello_ns + interval / 4));
+    }
+
+    /// Another life with our MAC address. The first may be our own earlier
+    /// life's last frame still on its way; the second is another node.
+    fn double(&mut self, io: &mut Io, incarnation: u64) -> Result<(), Drop> {
+        if incarnation == self.me.incarnation {
+            return Err(Drop::Echo);
+        }
+        let heard = match self.double {
+            Some((same, heard)) if same == incarnation => heard.saturating_add(1),
+            _ => 1,
+        };
+        self.double = Some((incarnation, heard));
+        if heard >= 2 {
+            self.stay_out(io);
+            let reason = RefuseReason::DuplicateIdentity;
+            self.report(io, self.me.mac, incarnation, reason);
+            io.control(Control::Refuse { to: BROADCAST, incarnation, reason });
+        }
+        Ok(())
+    }
+
+    /// Takes no part while the MAC address is disputed.
+    pub(crate) fn stay_out(&mut self, io: &Io) {
+        self.double_until_ns = io.now_ns + FORGET * io.config.hello_interval_ns();
+        self.withdraw();
+    }
+
+    /// Gives up our own proposal.
+    fn withdraw(&mut self) {
+        if self.proposing() {
+            self.phase = Phase::Seeking;
+        }
+    }
+
+    /// Proposes, when all are here and none would rather lead.
+    fn try_propose(&mut self, io: &mut Io) {
+        let best = self.candidates.iter().all(|c| rank(&self.me, &c.entry) == Ordering::Less);
+        let seeking = self.phase == Phase::Seeking && io.now_ns >= self.double_until_ns;
+        if !best || !seeking || self.known() != io.config.nodes {
+            return;
+        }
+        self.attempts += 1;
+        self.epoch = io.rng.next() ^ self.me.incarnation.wrapping_add(self.attempts);
+        self.epoch = self.epoch.max(1);
+        self.leader = self.me.mac;
+        self.roster.clear();
+        self.roster.push(Some(self.me));
+        self.roster.extend(self.candidates.iter().map(|c| Some(c.entry)));
+        self.candidates.iter_mut().for_each(|c| c.accepted = false);
+        self.phase = Phase::Proposing { since_ns: io.now_ns };
+        self.send_roster(io);
+    }
+
+    /// Sends the proposal to all who have not accepted it.
+    fn send_roster(&self, io: &mut Io) {
+        for c in self.candidates.iter().filter(|c| !c.accepted) {
+            io.control(Control::Roster { to: c.entry.mac, commit: false, first: 0 });
+        }
+    }
+
+    /// Takes consent to our proposal; see [`Forming::agreed`].
+    pub(crate) fn accept(&mut self, src: Mac, epoch: u64, accept: &Accept) -> Result<(), Drop> {
+        let at = self.find(src).map_err(|_| Drop::Unexpected)?;
+        let candidate = &mut self.candidates[at];
+        let meant = matches!(self.phase, Phase::Proposing { .. }) && epoch == self.epoch;
+        if !meant || candidate.entry.incarnation != accept.incarnation {
+            return Err(Drop::Stale);
+        }
+        candidate.accepted = true;
+        Ok(())
+    }
+
+    /// Takes a part of a proposal or of a commit; `Ok(true)`: the roster is
+    /// complete and committed.
+    pub(crate) fn roster(
+        &mut self,
+        io: &mut Io,
+        (src, epoch, commit): (Mac, u64, bool),
+        roster: &Roster<'_>,
+    ) -> Result<bool, Drop> {
+        if roster.total != io.config.nodes {
+            return Err(Drop::Unexpected);
+        }
+        let same = epoch == self.epoch && src == self.leader && !self.proposing();
+        let busy = match self.phase {
+            Phase::Seeking => false,
+            Phase::Proposing { .. } => {
+                let head = roster.entries().next().filter(|_| roster.first == 0);
+                head.is_none_or(|e| rank(&e, &self.me) != Ordering::Less)
+            }
+            Phase::Accepted { .. } => src != self.leader,
+        };
+        if !commit && (busy || io.now_ns < self.double_until_ns) {
+            return Err(Drop::Unexpected);
+        }
+        if !same {
+            self.phase = Phase::Seeking;
+            (self.epoch, self.leader) = (epoch, src);
+            self.roster.clear();
+            self.roster.resize(usize::from(roster.total), None);
+        }
+        let from = usize::from(roster.first);
+        for (place, entry) in self.roster[from..].iter_mut().zip(roster.entries()) {
+            *place = Some(entry);
+        }
+        if self.roster.iter().any(Option::is_none) {
+            return Ok(false);
+        }
+        if !self.roster_sound() {
+            (self.epoch, self.phase) = (0, Phase::Seeking);
+            return Err(Drop::Malformed);
+        }
+        if commit {
+            return Ok(true);
+        }
+        if self.phase == Phase::Seeking {
+            self.phase = Phase::Accepted { since_ns: io.now_ns };
+        }
+        io.control(Control::Accept { to: src, epoch });
+        Ok(false)
+    }
+
+    /// Whether the complete roster has an order, and us as we are.
+    fn roster_sound(&self) -> bool {
+        let mut others = self.members();
+        let leads = others.next().is_some_and(|e| e.mac == self.leader);
+        let mut found = false;
+        let mut last = None;
+        for e in others {
+            if e.mac == self.leader || last >= Some(e.mac) {
+                return false;
+            }
+            last = Some(e.mac);
+            found |= e == self.me;
+        }
+        leads && found && self.members().all(|e| sound(&e))
+    }
+
+    /// Excuses everyone's silence after our own absence.
+    pub(crate) fn excuse(&mut self, now_ns: u64) {
+        self.candidates.iter_mut().for_each(|c| c.heard_ns = now_ns);
+    }
+
+    /// Runs the timers; returns when to run them again.
+    pub(crate) fn tick(&mut self, io: &mut Io) -> u64 {
+        let now = io.now_ns;
+        let interval = io.config.hello_interval_ns();
+        if self.join_deadline_ns.is_some_and(|at| at <= now) {
+            self.join_deadline_ns = None;
+            let (present, of) = (self.known(), io.config.nodes);
+            io.vital_event(Event::JoinTimeout { present, of });
+        }
+        if self.hello_ns <= now {
+            self.tick_hello(io, interval);
+        }
+        self.hello_ns.min(self.join_deadline_ns.unwrap_or(u64::MAX))
+    }
+
+    fn tick_hello(&mut self, io: &mut Io, interval: u64) {
+        let now = io.now_ns;
+        self.last_hello_ns = now;
+        self.hello_ns = now + io.rng.around(interval);
+        io.control(Control::Hello);
+        let before = self.candidates.len();
+        self.candidates.retain(|c| now - c.heard_ns < FORGET * interval);
+        if self.candidates.len() != before {
+            self.withdraw();
+        }
+        match self.phase {
+            Phase::Seeking => self.try_propose(io),
+            Phase::Proposing { since_ns } if now - since_ns >= PROPOSAL * interval => {
+                self.phase = Phase::Seeking; // the next tick tries again
+            }
+            Phase::Proposing { .. } => self.send_roster(io),
+            Phase::Accepted { since_ns } if now - since_ns >= 2 * PROPOSAL * interval => {
+                self.phase = Phase::Seeking;
+            }
+            Phase::Accepted { .. } => {
+                io.control(Control::Accept { to: self.leader, epoch: self.epoch })
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The link to one peer.
+
+use crate::fifo::Fifo;
+use crate::io::Io;
+use crate::receiver::{Plan, Pool, Receiver};
+use crate::rtt::Rtt;
+use crate::sender::Sender;
+use crate::{Config, Member, Status};
+use alloc::vec::Vec;
+use core::array;
+use wire::{Channel, Link, Mac};
+
+/// Times in a row that silence is excused because we were away ourselves.
+pub(crate) const GRACES: u8 = 4;
+/// New messages or parts after which the acknowledgement does not wait.
+const ACK_EVERY: u8 = 16;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Peer {
+    pub(crate) mac: Mac,
+    pub(crate) incarnation: u64,
+    pub(crate) alive: bool,
+    /// Has been heard in this epoch.
+    pub(crate) confirmed: bool,
+    pub(crate) senders: [Sender; Channel::COUNT],
+    pub(crate) receivers: [Receiver; Channel::COUNT],
+    pub(crate) rtt: Rtt,
+    pub(crate) status: Status,
+    pub(crate) heard_ns: u64,
+    pub(crate) sent_ns: u64,
+    /// Excuses used since it was last heard.
+    pub(crate) graces: u8,
+    /// When the retransmission timer runs out.
+    pub(crate) rto_ns: Option<u64>,
+    /// When the acknowledgement it is owed must go.
+    pub(crate) ack_ns: Option<u64>,
+    /// New messages and parts since the last acknowledgement.
+    pub(crate) fresh: u8,
+    pub(crate) ack_now: bool,
+    pub(crate) heartbeat_now: bool,
+    pub(crate) in_ready: bool,
+    pub(crate) in_acks: bool,
+    pub(crate) stop_acked: bool,
+    /// When it was last told that it is fenced.
+    pub(crate) told_ns: Option<u64>,
+}
+
+impl Peer {
+    pub(crate) fn new(member: &Member, config: &Config, now_ns: u64, me: bool) -> Peer {
+        let queue = if me { 0 } else { config.queue };
+        Peer {
+            mac: member.mac,
+            incarnation: member.incarnation,
+            alive: !me,
+            confirmed: false,
+            senders: array::from_fn(|_| Sender::new(queue, member.window)),
+            receivers: array::from_fn(|_| Receiver::new()),
+            rtt: Rtt::new(config.rto_min_ns, config.rto_max_ns),
+            status: Status::default(),
+            heard_ns: now_ns,
+            sent_ns: now_ns,
+            graces: 0,
+            rto_ns: None,
+            ack_ns: None,
+            fresh: 0,
+            ack_now: false,
+            heartbeat_now: false,
+            in_ready: false,
+            in_acks: false,
+            stop_acked: false,
+            told_ns: None,
+        }
+    }
+
+    pub(crate) fn outstanding(&self) -> bool {
+        self.senders.iter().any(Sender::outstanding)
+    }
+
+    /// Whether there is anything to send to it now.
+    pub(crate) fn wants(&self, plan: Plan) -> bool {
+        self.alive
+            && (self.ack_now
+                || self.heartbeat_now
+                || self.senders.iter().any(|s| s.ready(plan.parts)))
+    }
+
+    /// What we tell it about what came from it.
+    pub(crate) fn link(&self, window: u8) -> Link {
+        let mut link = Link { window: [window; Channel::COUNT], ..Link::default() };
+        for (n, receiver) in self.receivers.iter().enumerate() {
+            (link.awaited[n], link.received[n]) = receiver.state();
+        }
+        link
+    }
+
+    /// Takes what it tells us about what came from us.
+    pub(crate) fn acknowledge(&mut self, link: &Link, io: &mut Io) {
+        let smoothed = self.rtt.smoothed().unwrap_or(0);
+        let mut progress = false;
+        for n in 0..Channel::COUNT {
+            let news = (link.awaited[n], link.received[n], link.window[n]);
+            let now = io.now_ns;
+            let acked = self.senders[n].acknowledge(news, now, smoothed, |f| io.release(f));
+            progress |= acked.progress;
+            io.counters.retransmits_fast += u64::from(acked.lost);
+            if let Some(ns) = acked.rtt {
+                self.rtt.sample(ns);
+            }
+        }
+        if progress {
+            io.counters.acks_in += 1;
+            self.rtt.progress();
+            self.rto_ns = self.outstanding().then(|| io.now_ns + self.rtt.timeout());
+        }
+    }
+
+    /// Notes that something new has come that must be acknowledged in time.
+    pub(crate) fn owe_ack(&mut self, now_ns: u64, delay_ns: u64, window: u8) {
+        self.fresh = self.fresh.saturating_add(1);
+        if self.fresh >= ACK_EVERY.min(window / 2) {
+            self.ack_now = true;
+        }
+        self.ack_ns.get_or_insert(now_ns + delay_ns);
+    }
+
+    /// A frame with acknowledgements has gone out.
+    pub(crate) fn sent(&mut self, now_ns: u64) {
+        self.sent_ns = now_ns;
+        self.fresh = 0;
+        self.ack_now = false;
+        self.heartbeat_now = false;
+        self.ack_ns = None;
+        if self.rto_ns.is_none() && self.outstanding() {
+            self.rto_ns = Some(now_ns + self.rtt.timeout());
+        }
+    }
+
+    /// Runs the retransmission timer; whether something is to be sent again.
+    pub(crate) fn expire(&mut self, io: &mut Io) -> bool {
+        if self.rto_ns.is_none_or(|at| at > io.now_ns) {
+            return false;
+        }
+        let timeout = self.rtt.timeout();
+        let (mut lost, mut next) = (0, None);
+        for sender in &mut self.senders {
+            let (n, at) = sender.expire(io.now_ns, timeout);
+            lost += n;
+            next = at.into_iter().chain(next).min();
+        }
+        io.counters.retransmits_timeout += u64::from(lost);
+        self.rto_ns = next;
+        if lost > 0 {
+            self.rtt.back_off();
+            self.rto_ns = Some(io.now_ns + self.rtt.timeout());
+        }
+        lost > 0
+    }
+
+    /// When one of its timers runs out; a heartbeat that is already due but
+    /// has not been taken by the device does not count.
+    pub(crate) fn next_ns(&self, config: &Config) -> u64 {
+        let dead_ns = self.heard_ns.saturating_add(config.dead_after_ns);
+        let silent_ns = self.sent_ns.saturating_add(config.heartbeat_ns);
+        let silent_ns = if self.heartbeat_now { u64::MAX } else { silent_ns };
+        dead_ns.min(silent_ns).min(self.rto_ns.unwrap_or(u64::MAX))
+    }
+
+    /// Gives up everything to and from it.
+    pub(crate) fn clear(&mut self, pool: &mut Pool, io: &mut Io) {
+        self.alive = false;
+        self.rto_ns = None;
+        self.ack_ns = None;
+        self.senders.iter_mut().for_each(|s| s.clear(|f| io.release(f)));
+        self.receivers.iter_mut().for_each(|r| r.clear(pool));
+    }
+}
+
+/// The links to all peers, once the membership is formed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Links {
+    pub(crate) epoch: u64,
+    pub(crate) me: u16,
+    pub(crate) plan: Plan,
+    /// Longest frame, with its Ethernet header.
+    pub(crate) frame_bytes: usize,
+    /// What we grant.
+    pub(crate) window: u8,
+    /// By node; this node's own is not alive.
+    pub(crate) peers: Vec<Peer>,
+    /// Peers there is something to send to, each once.
+    pub(crate) ready: Fifo<u16>,
+    /// Peers owed an acknowledgement, the longest waiting first, each once.
+    pub(crate) acks: Fifo<u16>,
+    pub(crate) pool: Pool,
+}
+
+impl Links {
+    pub(crate) fn mark_ready(&mut self, node: u16) {
+        let peer = &mut self.peers[usize::from(node)];
+        if !peer.in_ready {
+            peer.in_ready = true;
+            assert!(self.ready.push(node), "a peer is twice in the ready queue");
+        }
+    }
+
+    /// Queues a peer that is owed an acknowledgement.
+    pub(crate) fn mark_ack(&mut self, node: u16) {
+        let peer = &mut self.peers[usize::from(node)];
+        if !peer.in_acks {
+            peer.in_acks = true;
+            assert!(self.acks.push(node), "a peer is twice in the ack queue");
+        }
+    }
+
+    /// Drops from the front of the queue who is owed nothing any more.
+    pub(crate) fn trim_acks(&mut self) {
+        while let Some(&node) = self.acks.front() {
+            let peer = &mut self.peers[usize::from(node)];
+            if peer.ack_ns.is_some() {
+                break;
+            }
+            peer.in_acks = false;
+            self.acks.pop();
+        }
+    }
+
+    /// When the first acknowledgement must go.
+    pub(crate) fn ack_ns(&self) -> Option<u64> {
+        self.acks.front().and_then(|&node| self.peers[usize::from(node)].ack_ns)
+    }
+
+    /// Peers that are alive, with their node numbers.
+    pub(crate) fn alive(&mut self) -> impl Iterator<Item = (u16, &mut Peer)> {
+        let numbered = self.peers.iter_mut().enumerate().map(|(n, p)| (n as u16, p));
+        numbered.filter(|(_, p)| p.alive)
+    }
+}

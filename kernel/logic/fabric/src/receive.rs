@@ -1,0 +1,270 @@
+//! What comes in.
+
+use crate::fabric::{Fabric, Stopping};
+use crate::io::Control;
+use crate::receiver::Verdict;
+use crate::{Drop, Event, RefuseReason, Sink, Status, StopReason};
+use addr::NodeId;
+use wire::{BROADCAST, Body, Data, Header, Hello, Packet, Probe, ProbeReply, Refuse};
+
+impl Fabric {
+    /// Takes a received frame that starts with its Ethernet header. What is
+    /// damaged, foreign or out of date is dropped and counted.
+    pub fn handle_frame(&mut self, now_ns: u64, frame: &[u8], sink: &mut impl Sink) {
+        self.note_time(now_ns);
+        let taken = Packet::parse(frame).map_err(Drop::from).and_then(|p| self.take(&p, sink));
+        if let Err(reason) = taken {
+            self.io.counters.drop(reason);
+        }
+    }
+
+    fn take(&mut self, packet: &Packet<'_>, sink: &mut impl Sink) -> Result<(), Drop> {
+        let header = &packet.header;
+        let config = &self.io.config;
+        if header.cluster != config.cluster {
+            return Err(Drop::OtherCluster);
+        }
+        if header.dst != config.mac && header.dst != BROADCAST {
+            return Err(Drop::NotForMe);
+        }
+        // Of our own address only what tells two holders of it apart.
+        let own = header.src == config.mac;
+        if own && !matches!(packet.body, Body::Hello(_) | Body::Refuse(_)) {
+            return Err(Drop::Echo);
+        }
+        match &packet.body {
+            Body::Data(data) => self.data(header, data, sink)?,
+            Body::Ack(link) | Body::Heartbeat(link) => {
+                let node = self.peer(header)?;
+                self.acknowledge(node, link)?;
+            }
+            Body::Hello(hello) => self.hello(hello)?,
+            Body::Propose(roster) => {
+                let key = (header.src, header.epoch, false);
+                self.unformed()?;
+                self.forming.roster(&mut self.io, key, roster)?;
+            }
+            Body::Commit(roster) => {
+                let key = (header.src, header.epoch, true);
+                self.unformed()?;
+                if self.forming.roster(&mut self.io, key, roster)? {
+                    self.form();
+                }
+            }
+            Body::Accept(accept) => {
+                self.unformed()?;
+                self.forming.accept(header.src, header.epoch, accept)?;
+                if self.forming.agreed() {
+                    self.form();
+                }
+            }
+            Body::Refuse(refuse) => self.refuse(header, refuse)?,
+            Body::Stop(stop) => {
+                let reason = StopReason::from_wire(stop.reason, stop.code);
+                self.stop_told(header, reason.ok_or(Drop::Malformed)?)?;
+            }
+            Body::StopAck => self.stop_acked(header)?,
+            Body::Probe(probe) => self.probed(header, *probe)?,
+            Body::ProbeReply(reply) => self.probe_replied(header, reply)?,
+        }
+        self.io.counters.frames_in[header.kind.index()] += 1;
+        Ok(())
+    }
+
+    fn unformed(&self) -> Result<(), Drop> {
+        match (&self.links, self.stopping) {
+            (None, Stopping::No) => Ok(()),
+            (None, _) => Err(Drop::Stopped),
+            (Some(_), _) => Err(Drop::Unexpected),
+        }
+    }
+
+    /// The peer that sent a frame of the membership; notes its sign of life.
+    fn peer(&mut self, header: &Header) -> Result<u16, Drop> {
+        if self.links.is_none() && self.forming.committed_by(header.epoch) {
+            self.form(); // the commit itself is late or lost
+        }
+        let links = self.links.as_mut().filter(|l| l.epoch == header.epoch).ok_or(Drop::Stale)?;
+        let node = header.from;
+        let peer = links.peers.get_mut(usize::from(node)).ok_or(Drop::WrongSource)?;
+        if peer.mac != header.src || node == links.me {
+            return Err(Drop::WrongSource);
+        }
+        if !peer.alive {
+            let again_ns = peer.told_ns.map_or(0, |at| at + self.io.config.heartbeat_ns);
+            if again_ns <= self.io.now_ns {
+                peer.told_ns = Some(self.io.now_ns);
+                let (to, incarnation) = (peer.mac, peer.incarnation);
+                let reason = RefuseReason::Fenced;
+                self.io.control(Control::Refuse { to, incarnation, reason });
+            }
+            return Err(Drop::FromLost);
+        }
+        peer.heard_ns = self.io.now_ns;
+        peer.graces = 0;
+        peer.confirmed = true;
+        peer.status = Status { free_frames: header.free_frames, masters: header.masters };
+        Ok(node)
+    }
+
+    fn acknowledge(&mut self, node: u16, link: &wire::Link) -> Result<(), Drop> {
+        if self.stopping != Stopping::No {
+            return Err(Drop::Stopped);
+        }
+        let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        let peer = &mut links.peers[usize::from(node)];
+        peer.acknowledge(link, &mut self.io);
+        if peer.wants(links.plan) {
+            links.mark_ready(node);
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, header: &Header, data: &Data<'_>, sink: &mut impl Sink) -> Result<(), Drop> {
+        let node = self.peer(header)?;
+        self.acknowledge(node, &data.link)?;
+        let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        let (plan, window) = (links.plan, links.window);
+        let peer = &mut links.peers[usize::from(node)];
+        let counters = &mut self.io.counters;
+        for message in data.messages() {
+            let channel = message.channel;
+            let receiver = &mut peer.receivers[channel.index()];
+            let verdict = receiver.accept(&message, data.payload, (plan, window), &mut links.pool);
+            let from = NodeId(node);
+            match verdict {
+                Verdict::Whole => {
+                    let page = data.payload.try_into().ok();
+                    counters.messages_in[channel.index()] += 1;
+                    counters.pages_in += u64::from(page.is_some());
+                    sink.deliver(from, channel, message.body, page);
+                }
+                Verdict::Assembled(buffer) => {
+                    counters.messages_in[channel.index()] += 1;
+                    counters.pages_in += 1;
+                    sink.deliver(from, channel, message.body, Some(links.pool.page(buffer)));
+                    links.pool.give_back(buffer);
+                }
+                Verdict::Kept => {}
+                Verdict::Duplicate => {
+                    counters.duplicates += 1;
+                    peer.ack_now = true;
+                }
+                Verdict::Beyond => counters.drop(Drop::BeyondWindow),
+                Verdict::NoBuffer => counters.drop(Drop::NoBuffer),
+                Verdict::Malformed => counters.drop(Drop::Malformed),
+            }
+            peer.ack_now |= peer.receivers[channel.index()].gap();
+            if matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept) {
+                peer.owe_ack(self.io.now_ns, self.io.config.ack_delay_ns, window);
+            }
+        }
+        if peer.ack_ns.is_some() {
+            links.mark_ack(node);
+        }
+        if links.peers[usize::from(node)].ack_now {
+            links.mark_ready(node);
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, hello: &Hello) -> Result<(), Drop> {
+        if self.links.is_none() {
+            self.unformed()?;
+            self.forming.hello(&mut self.io, hello)?;
+            self.scan_ns = self.io.now_ns; // the next Hello may be due earlier
+            return Ok(());
+        }
+        let theirs = hello.entry;
+        let members = &self.membership.as_ref().ok_or(Drop::Unexpected)?.members;
+        let config = &self.io.config;
+        let own = theirs.mac == config.mac;
+        if own && theirs.incarnation == config.incarnation {
+            return Err(Drop::Echo);
+        }
+        let me_leads = members[0].mac == config.mac;
+        if !me_leads && !own && theirs.mac != members[0].mac {
+            return Ok(()); // the leader answers
+        }
+        let member = members.iter().find(|m| m.mac == theirs.mac);
+        let reason = match (member, self.forming.conflict(&self.io, hello)) {
+            (Some(m), _) if m.incarnation == theirs.incarnation && me_leads => {
+                // It has missed the commit.
+                self.io.control(Control::Roster { to: theirs.mac, commit: true, first: 0 });
+                return Ok(());
+            }
+            _ if own => RefuseReason::DuplicateIdentity,
+            (Some(_), None) => RefuseReason::Fenced,
+            (_, Some((_, told @ RefuseReason::VersionMismatch { .. }))) => told,
+            (_, Some((_, told @ RefuseReason::NodeCountMismatch { .. }))) => told,
+            _ => RefuseReason::ClusterFull,
+        };
+        let to = if own { BROADCAST } else { theirs.mac };
+        self.io.control(Control::Refuse { to, incarnation: theirs.incarnation, reason });
+        Ok(())
+    }
+
+    fn refuse(&mut self, header: &Header, refuse: &Refuse) -> Result<(), Drop> {
+        let reason = RefuseReason::from_wire(refuse.reason, refuse.detail);
+        let reason = reason.ok_or(Drop::Malformed)?;
+        if refuse.incarnation != self.io.config.incarnation {
+            return Err(Drop::NotForMe);
+        }
+        if let Some(links) = &self.links
+            && (reason != RefuseReason::Fenced || links.epoch != header.epoch)
+        {
+            return Err(Drop::Stale);
+        }
+        if reason == RefuseReason::DuplicateIdentity {
+            self.forming.stay_out(&self.io);
+        }
+        self.forming.report(&mut self.io, header.src, refuse.incarnation, reason);
+        Ok(())
+    }
+
+    fn stop_told(&mut self, header: &Header, reason: StopReason) -> Result<(), Drop> {
+        let node = self.peer(header)?;
+        self.io.control(Control::StopAck { to: node });
+        let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        // Whoever stops need not be told to.
+        links.peers[usize::from(node)].stop_acked = true;
+        if self.stopping == Stopping::No {
+            self.stopping = Stopping::Stopped;
+            self.give_up_messages();
+            self.io.vital_event(Event::Stopped { by: NodeId(node), reason });
+        }
+        self.scan();
+        Ok(())
+    }
+
+    fn stop_acked(&mut self, header: &Header) -> Result<(), Drop> {
+        let node = self.peer(header)?;
+        let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        links.peers[usize::from(node)].stop_acked = true;
+        self.scan();
+        Ok(())
+    }
+
+    fn probed(&mut self, header: &Header, probe: Probe) -> Result<(), Drop> {
+        let to = self.peer(header)?;
+        let Probe { token, bytes } = probe;
+        self.io.control(Control::ProbeReply { to, token, bytes, part: 0 });
+        Ok(())
+    }
+
+    fn probe_replied(&mut self, header: &Header, reply: &ProbeReply<'_>) -> Result<(), Drop> {
+        self.peer(header)?;
+        let row = reply.token as usize % self.probes.len();
+        let probing = &mut self.probes[row];
+        if probing.token != reply.token || reply.token == 0 {
+            return Err(Drop::Stale);
+        }
+        probing.got = probing.got.saturating_add(reply.payload.len() as u16);
+        if probing.got >= reply.total {
+            let bytes = usize::from(probing.got);
+            probing.token = 0;
+            self.io.event(Event::ProbeReply { token: reply.token, bytes });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The receiving side of one channel from one peer, and the buffers in which
+//! pages are put together.
+
+use crate::sender::{ROWS, row};
+use addr::{PAGE_SIZE, PageBytes};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use wire::{ETHERNET_BYTES, Message, PAGE_OFFSET};
+
+/// How a page is cut for the link's MTU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Plan {
+    /// Parts; 1 when a page fits in one frame.
+    pub(crate) parts: u8,
+    /// Bytes of every part but the last.
+    bytes: u16,
+}
+
+impl Plan {
+    pub(crate) fn new(mtu: u16) -> Plan {
+        let room = (usize::from(mtu) + ETHERNET_BYTES - PAGE_OFFSET).min(PAGE_SIZE) & !7;
+        Plan { parts: PAGE_SIZE.div_ceil(room) as u8, bytes: room as u16 }
+    }
+
+    /// First byte and length of a part.
+    pub(crate) fn slice(self, part: u8) -> (u16, u16) {
+        let start = u16::from(part) * self.bytes;
+        (start, self.bytes.min(PAGE_SIZE as u16 - start))
+    }
+}
+
+/// Buffers for pages that come in parts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Pool {
+    buffers: Vec<Box<PageBytes>>,
+    free: Vec<u16>,
+}
+
+impl Pool {
+    pub(crate) fn new(count: u16) -> Pool {
+        let buffers = (0..count).map(|_| Box::new([0; PAGE_SIZE])).collect();
+        Pool { buffers, free: (0..count).rev().collect() }
+    }
+
+    pub(crate) fn page(&self, buffer: u16) -> &PageBytes {
+        &self.buffers[usize::from(buffer)]
+    }
+
+    pub(crate) fn give_back(&mut self, buffer: u16) {
+        self.free.push(buffer);
+    }
+}
+
+/// A page of which some parts have come, at the row of its first number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Partial {
+    buffer: u16,
+    /// Parts that have come; none: the row is unused.
+    got: u8,
+}
+
+/// What became of a message or part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Deliver it with what its frame holds.
+    Whole,
+    /// Deliver it with the page in this buffer, then give that back.
+    Assembled(u16),
+    /// Kept; other parts are missing.
+    Kept,
+    /// It has come before.
+    Duplicate,
+    /// Beyond the grant.
+    Beyond,
+    /// No buffer free.
+    NoBuffer,
+    /// Not as the link's MTU demands.
+    Malformed,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Receiver {
+    /// Lowest number that has not come.
+    awaited: u32,
+    /// Bit i: `awaited + i` has come; bit 0 never is set.
+    received: u64,
+    partial: Box<[Partial; ROWS]>,
+}
+
+impl Receiver {
+    pub(crate) fn new() -> Receiver {
+        Receiver { awaited: 0, received: 0, partial: Box::new([Partial::default(); ROWS]) }
+    }
+
+    pub(crate) fn state(&self) -> (u32, u64) {
+        (self.awaited, self.received)
+    }
+
+    /// Whether an earlier number is missing.
+    pub(crate) fn gap(&self) -> bool {
+        self.received != 0
+    }
+
+    /// Takes a message or part, once.
+    pub(crate) fn accept(
+        &mut self,
+        message: &Message<'_>,
+        payload: &[u8],
+        (plan, window): (Plan, u8),
+        pool: &mut Pool,
+    ) -> Verdict {
+        let offset = message.sequence.wrapping_sub(self.awaited);
+        if (offset as i32) < 0 {
+            return Verdict::Duplicate;
+        }
+        if offset >= u32::from(window) {
+            return Verdict::Beyond;
+        }
+        if self.received >> offset & 1 != 0 {
+            return Verdict::Duplicate;
+        }
+        let verdict = match message.parts {
+            0 => Verdict::Whole,
+            parts if parts != plan.parts => Verdict::Malformed,
+            1 if payload.len() == PAGE_SIZE => Verdict::Whole,
+            1 => Verdict::Malformed,
+            _ => self.assemble(message, payload, plan, pool),
+        };
+        if matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept) {
+            self.received |= 1 << offset;
+            let run = self.received.trailing_ones();
+            self.received >>= run;
+            self.awaited = self.awaited.wrapping_add(run);
+        }
+        verdict
+    }
+
+    fn assemble(
+        &mut self,
+        m: &Message<'_>,
+        payload: &[u8],
+        plan: Plan,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let (start, len) = plan.slice(m.part);
+        let partial = &mut self.partial[row(m.sequence.wrapping_sub(u32::from(m.part)))];
+        let bit = 1 << m.part;
+        if payload.len() != usize::from(len) || partial.got & bit != 0 {
+            return Verdict::Malformed;
+        }
+        if partial.got == 0 {
+            let Some(buffer) = pool.free.pop() else { return Verdict::NoBuffer };
+            partial.buffer = buffer;
+        }
+        partial.got |= bit;
+        let start = usize::from(start);
+        pool.buffers[usize::from(partial.buffer)][start..start + payload.len()]
+            .copy_from_slice(payload);
+        if partial.got == (1 << plan.parts) - 1 {
+            partial.got = 0;
+            return Verdict::Assembled(partial.buffer);
+        }
+        Verdict::Kept
+    }
+
+    /// Gives back the buffers of pages that will never be complete.
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        for partial in self.partial.iter_mut().filter(|p| p.got != 0) {
+            partial.got = 0;
+            pool.give_back(partial.buffer);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The sending side of one channel to one peer.
+//!
+//! A message waits in a queue until the peer's grant covers it; then it gets
+//! its sequence numbers (one, or one for each part of its page) and moves to
+//! the flight table, where it stays until all of them are acknowledged.
+//! `due` marks what is to be sent, for the first time or again; the lowest
+//! goes first. All sets are bitmaps relative to `base`.
+
+use crate::fifo::Fifo;
+use addr::Frame;
+use alloc::boxed::Box;
+use wire::BODY_BYTES;
+
+/// Most sequence numbers in flight on one channel. Below 64, so that a part
+/// of a page still in flight never shares its table row with a later one
+/// although `base` may have passed the page's first part.
+pub(crate) const WINDOW_MAX: u8 = 60;
+/// Least window: one page in its parts.
+pub(crate) const WINDOW_MIN: u8 = 4;
+/// Rows of the tables indexed by sequence number.
+pub(crate) const ROWS: usize = 64;
+/// Later ones acknowledged before one counts as lost, not reordered.
+const REORDER: u32 = 3;
+
+/// The lowest `n` bits.
+fn low(n: u32) -> u64 {
+    if n >= 64 { u64::MAX } else { (1 << n) - 1 }
+}
+
+pub(crate) fn row(sequence: u32) -> usize {
+    sequence as usize % ROWS
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) body: [u8; BODY_BYTES],
+    pub(crate) page: Option<Frame>,
+}
+
+/// A message that has its sequence numbers, at the row of the first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Flight {
+    body: [u8; BODY_BYTES],
+    page: Option<Frame>,
+    /// Parts not acknowledged.
+    left: u8,
+}
+
+/// One sequence number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Unit {
+    sent_ns: u64,
+    part: u8,
+    parts: u8,
+    tries: u8,
+}
+
+/// Something to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) sequence: u32,
+    pub(crate) part: u8,
+    /// 0 without a page.
+    pub(crate) parts: u8,
+    pub(crate) body: &'a [u8; BODY_BYTES],
+    pub(crate) page: Option<Frame>,
+}
+
+/// What an acknowledgement brought.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Acked {
+    pub(crate) progress: bool,
+    pub(crate) rtt: Option<u64>,
+    /// Found lost by the gap they leave.
+    pub(crate) lost: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Sender {
+    waiting: Fifo<Waiting>,
+    flight: Box<[Flight; ROWS]>,
+    units: Box<[Unit; ROWS]>,
+    /// Lowest not acknowledged.
+    base: u32,
+    /// One past the highest ever sent.
+    sent: u32,
+    /// One past the highest given to a message.
+    next: u32,
+    /// One past the highest granted.
+    limit: u32,
+    acked: u64,
+    due: u64,
+}
+
+impl Sender {
+    pub(crate) fn new(queue: u16, window: u8) -> Self {
+        let flight = Flight { body: [0; BODY_BYTES], page: None, left: 0 };
+        let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
+        Sender {
+            waiting: Fifo::new(usize::from(queue)),
+            flight: Box::new([flight; ROWS]),
+            units: Box::new([unit; ROWS]),
+            base: 0,
+            sent: 0,
+            next: 0,
+            limit: u32::from(window.min(WINDOW_MAX)),
+            acked: 0,
+            due: 0,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn push(&mut self, message: Waiting) -> bool {
+        self.waiting.push(message)
+    }
+
+    /// Whether anything sent awaits its acknowledgement.
+    pub(crate) fn outstanding(&self) -> bool {
+        self.base != self.sent
+    }
+
+    /// Whether [`Sender::due`] has something.
+    pub(crate) fn ready(&self, plan_parts: u8) -> bool {
+        self.due != 0 || self.waiting.front().is_some_and(|m| self.fits(m, plan_parts))
+    }
+
+    fn fits(&self, message: &Waiting, plan_parts: u8) -> bool {
+        let parts = if message.page.is_some() { plan_parts } else { 1 };
+        let granted = self.limit.wrapping_sub(self.next) as i32;
+        granted >= i32::from(parts)
+    }
+
+    /// Gives the first waiting message its numbers, if the grant allows.
+    fn admit(&mut self, plan_parts: u8) -> Option<()> {
+        if !self.fits(self.waiting.front()?, plan_parts) {
+            return None;
+        }
+        let message = self.waiting.pop()?;
+        let parts = if message.page.is_some() { plan_parts } else { 0 };
+        let left = parts.max(1);
+        let flight = &mut self.flight[row(self.next)];
+        assert!(flight.left == 0, "two messages in one row");
+        *flight = Flight { body: message.body, page: message.page, left };
+        for part in 0..left {
+            self.units[row(self.next)] = Unit { sent_ns: 0, part, parts, tries: 0 };
+            self.due |= 1 << self.next.wrapping_sub(self.base);
+            self.next = self.next.wrapping_add(1);
+        }
+        Some(())
+    }
+
+    /// What to send next, if anything; it stays due until [`Sender::took`].
+    pub(crate) fn due(&mut self, plan_parts: u8) -> Option<Due<'_>> {
+        if self.due == 0 {
+            self.admit(plan_parts)?;
+        }
+        let sequence = self.base.wrapping_add(self.due.trailing_zeros());
+        let unit = self.units[row(sequence)];
+        let flight = &self.flight[row(sequence.wrapping_sub(u32::from(unit.part)))];
+        let Flight { body, page, .. } = flight;
+        Some(Due { sequence, part: unit.part, parts: unit.parts, body, page: *page })
+    }
+
+    /// The number that [`Sender::due`] gave has been sent.
+    pub(crate) fn took(&mut self, sequence: u32, now_ns: u64) {
+        let offset = sequence.wrapping_sub(self.base);
+        self.due &= !(1 << offset);
+        let unit = &mut self.units[row(sequence)];
+        unit.sent_ns = now_ns;
+        unit.tries = unit.tries.saturating_add(1);
+        if offset >= self.sent.wrapping_sub(self.base) {
+            self.sent = sequence.wrapping_add(1);
+        }
+    }
+
+    /// Takes an acknowledgement; frames no longer needed go to `release`.
+    /// Costs a few instructions when it says nothing new, else a few for
+    /// each number newly acknowledged.
+    pub(crate) fn acknowledge(
+        &mut self,
+        (awaited, received, window): (u32, u64, u8),
+        now_ns: u64,
+        smoothed_ns: u64,
+        mut release: impl FnMut(Frame),
+    ) -> Acked {
+        let span = self.sent.wrapping_sub(self.base);
+        let delta = awaited.wrapping_sub(self.base);
+        if delta > span {
+            return Acked::default(); // older than what is known, or not ours
+        }
+        let limit = awaited.wrapping_add(u32::from(window.min(WINDOW_MAX)));
+        if (limit.wrapping_sub(self.limit) as i32) > 0 {
+            self.limit = limit;
+        }
+        let mut new = (low(delta) | received << delta) & low(span) & !self.acked;
+        if new == 0 {
+            return Acked::default();
+        }
+        self.acked |= new;
+        self.due &= !new;
+        let mut outcome = Acked { progress: true, ..Acked::default() };
+        while new != 0 {
+            let sequence = self.base.wrapping_add(new.trailing_zeros());
+            new &= new - 1;
+            let unit = self.units[row(sequence)];
+            if unit.tries == 1 {
+                outcome.rtt = Some(now_ns.saturating_sub(unit.sent_ns));
+            }
+            let flight = &mut self.flight[row(sequence.wrapping_sub(u32::from(unit.part)))];
+            flight.left -= 1;
+            if flight.left == 0
+                && let Some(frame) = flight.page.take()
+            {
+                release(frame);
+            }
+        }
+        let run = self.acked.trailing_ones();
+        self.acked >>= run;
+        self.due >>= run;
+        self.base = self.base.wrapping_add(run);
+        outcome.lost = self.mark_gaps(now_ns, smoothed_ns);
+        outcome
+    }
+
+    /// Marks as due what later numbers have overtaken; once more only when a
+    /// round trip has passed since it was sent.
+    fn mark_gaps(&mut self, now_ns: u64, smoothed_ns: u64) -> u32 {
+        let highest = 64 - self.acked.leading_zeros();
+        let mut gaps = low(highest.saturating_sub(REORDER)) & !self.acked & !self.due;
+        let patience = smoothed_ns + smoothed_ns / 8;
+        let mut lost = 0;
+        while gaps != 0 {
+            let bit = gaps.trailing_zeros();
+            gaps &= gaps - 1;
+            let unit = &self.units[row(self.base.wrapping_add(bit))];
+            if unit.tries == 1 || now_ns.saturating_sub(unit.sent_ns) >= patience {
+                self.due |= 1 << bit;
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    /// Marks as due what was sent `timeout_ns` ago or earlier; returns how
+    /// many, and when the next of the rest runs out.
+    pub(crate) fn expire(&mut self, now_ns: u64, timeout_ns: u64) -> (u32, Option<u64>) {
+        let mut open = low(self.sent.wrapping_sub(self.base)) & !self.acked & !self.due;
+        let (mut lost, mut next) = (0, None);
+        while open != 0 {
+            let bit = open.trailing_zeros();
+            open &= open - 1;
+            let at = self.units[row(self.base.wrapping_add(bit))].sent_ns + timeout_ns;
+            if at <= now_ns {
+                self.due |= 1 << bit;
+                lost += 1;
+            } else {
+                next = Some(next.map_or(at, |n: u64| n.min(at)));
+            }
+        }
+        (lost, next)
+    }
+
+    /// Gives up everything; all frames go to `release`.
+    pub(crate) fn clear(&mut self, mut release: impl FnMut(Frame)) {
+        while let Some(message) = self.waiting.pop() {
+            message.page.into_iter().for_each(&mut release);
+        }
+        for flight in self.flight.iter_mut() {
+            flight.left = 0;
+            flight.page.take().into_iter().for_each(&mut release);
+        }
+        (self.base, self.sent, self.limit) = (self.next, self.next, self.next);
+        (self.acked, self.due) = (0, 0);
+    }
+}

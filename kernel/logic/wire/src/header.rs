@@ -1,0 +1,118 @@
+//! The header that every frame begins with, and its check.
+
+use crate::bytes::{put, take, u16_at, u32_at, u64_at};
+use crate::{ETHERTYPE, HEADER_BYTES, Kind, Mac, VERSION, WireError};
+
+/// Offset of the check.
+const CHECK: usize = 20;
+
+/// The first 48 bytes of every frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Header {
+    /// Destination.
+    pub dst: Mac,
+    /// Source.
+    pub src: Mac,
+    /// What follows.
+    pub kind: Kind,
+    /// Sender's node, [`crate::NO_NODE`] before the membership is formed.
+    pub from: u16,
+    /// Bytes of page after the header; only Data and ProbeReply have any.
+    pub payload: u16,
+    /// Which cluster is meant.
+    pub cluster: u64,
+    /// Which membership is meant; 0 while there is none.
+    pub epoch: u64,
+    /// Free page frames of the sender.
+    pub free_frames: u32,
+    /// Master pages the sender holds.
+    pub masters: u32,
+}
+
+impl Header {
+    /// Writes all but the check (see [`seal`]).
+    ///
+    /// # Panics
+    /// If `buf` is shorter than [`HEADER_BYTES`].
+    pub fn emit(&self, buf: &mut [u8]) {
+        let buf: &mut [u8; HEADER_BYTES] =
+            buf.first_chunk_mut().expect("buffer holds a frame header");
+        put(buf, 0, self.dst);
+        put(buf, 6, self.src);
+        put(buf, 12, ETHERTYPE.to_be_bytes());
+        buf[14] = VERSION;
+        buf[15] = self.kind as u8;
+        put(buf, 16, self.from.to_le_bytes());
+        put(buf, 18, self.payload.to_le_bytes());
+        put(buf, CHECK, [0; 4]);
+        put(buf, 24, self.cluster.to_le_bytes());
+        put(buf, 32, self.epoch.to_le_bytes());
+        put(buf, 40, self.free_frames.to_le_bytes());
+        put(buf, 44, self.masters.to_le_bytes());
+    }
+
+    /// Reads the header; the check is not looked at yet.
+    pub(crate) fn parse(frame: &[u8]) -> Result<Header, WireError> {
+        let Some(b) = frame.first_chunk::<HEADER_BYTES>() else {
+            let foreign = frame.get(12..14) != Some(&ETHERTYPE.to_be_bytes()[..]);
+            return Err(if foreign { WireError::Foreign } else { WireError::Short });
+        };
+        if take::<2, _>(b, 12) != ETHERTYPE.to_be_bytes() {
+            return Err(WireError::Foreign);
+        }
+        if b[14] != VERSION {
+            return Err(WireError::Version);
+        }
+        Ok(Header {
+            dst: take(b, 0),
+            src: take(b, 6),
+            kind: Kind::from_wire(b[15]).ok_or(WireError::Kind)?,
+            from: u16_at(b, 16),
+            payload: u16_at(b, 18),
+            cluster: u64_at(b, 24),
+            epoch: u64_at(b, 32),
+            free_frames: u32_at(b, 40),
+            masters: u32_at(b, 44),
+        })
+    }
+}
+
+/// Hashes whole 64-bit words with the check field taken as zero. Each step
+/// is a bijection of the state, so one changed bit always changes the 64-bit
+/// result, and the 32 bits kept with a probability of 1 - 2^-32.
+fn hash(header: &[u8]) -> u32 {
+    const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+    let (words, rest) = header.as_chunks::<8>();
+    debug_assert!(rest.is_empty());
+    let mut state = header.len() as u64 ^ MULTIPLIER;
+    for (n, word) in words.iter().enumerate() {
+        let mut word = u64::from_le_bytes(*word);
+        if n == CHECK / 8 {
+            word &= 0xFFFF_FFFF;
+        }
+        state = (state ^ word).wrapping_mul(MULTIPLIER);
+        state ^= state >> 32;
+    }
+    state as u32
+}
+
+/// Writes the check over the whole of `header`, last of all.
+///
+/// # Panics
+/// If `header` is shorter than [`HEADER_BYTES`].
+pub fn seal(header: &mut [u8]) {
+    assert!(header.len() >= HEADER_BYTES && header.len().is_multiple_of(8));
+    let check = hash(header);
+    put(header, CHECK, check.to_le_bytes());
+}
+
+/// Whether the check matches; `header` holds at least [`HEADER_BYTES`].
+pub(crate) fn sealed(header: &[u8]) -> bool {
+    header.first_chunk::<HEADER_BYTES>().is_some_and(|b| u32_at(b, CHECK) == hash(header))
+}
+
+/// Takes a frame's first `N` bytes after verifying their check.
+pub(crate) fn checked<const N: usize>(frame: &[u8]) -> Result<&[u8; N], WireError> {
+    let bytes = frame.first_chunk::<N>().ok_or(WireError::Short)?;
+    if sealed(bytes) { Ok(bytes) } else { Err(WireError::Check) }
+}

@@ -1,0 +1,225 @@
+//! Data, Ack and Heartbeat frames: acknowledgements, grants and messages.
+
+use crate::bytes::{put, u32_at, u64_at};
+use crate::{
+    BODY_BYTES, HEADER_BYTES, Header, LINK_END, MESSAGE_BYTES, PAGE_OFFSET, WireError, header,
+};
+use addr::PAGE_SIZE;
+
+/// A virtual channel. Each has its own sequence numbers, window and queues,
+/// so that a later one in the list never waits for an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Channel {
+    /// Asks for something.
+    Request = 0,
+    /// A request passed on by the home.
+    Forward = 1,
+    /// Answers; always sunk by the receiver.
+    Response = 2,
+}
+
+impl Channel {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+    /// All, the most urgent first.
+    pub const BY_URGENCY: [Channel; 3] = [Channel::Response, Channel::Forward, Channel::Request];
+
+    /// As an index into per-channel arrays.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    const fn from_wire(value: u8) -> Option<Channel> {
+        Some(match value {
+            0 => Channel::Request,
+            1 => Channel::Forward,
+            2 => Channel::Response,
+            _ => return None,
+        })
+    }
+}
+
+/// What the sender has received, and how much it takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Link {
+    /// Lowest sequence number of each channel that has not come.
+    pub awaited: [u32; Channel::COUNT],
+    /// Sequence numbers from `awaited` on that may be sent.
+    pub window: [u8; Channel::COUNT],
+    /// Bit i: `awaited + i` has come.
+    pub received: [u64; Channel::COUNT],
+}
+
+impl Link {
+    fn emit(&self, buf: &mut [u8; LINK_END], messages: u8) {
+        for n in 0..Channel::COUNT {
+            put(buf, HEADER_BYTES + 4 * n, self.awaited[n].to_le_bytes());
+            buf[60 + n] = self.window[n];
+            put(buf, 64 + 8 * n, self.received[n].to_le_bytes());
+        }
+        buf[63] = messages;
+    }
+
+    /// Writes a whole Ack or Heartbeat frame; returns its length.
+    ///
+    /// # Panics
+    /// If `buf` is shorter than [`LINK_END`].
+    pub fn emit_frame(&self, header: &Header, buf: &mut [u8]) -> usize {
+        let buf: &mut [u8; LINK_END] = buf.first_chunk_mut().expect("buffer holds a link block");
+        header.emit(buf);
+        self.emit(buf, 0);
+        header::seal(buf);
+        LINK_END
+    }
+
+    fn read(b: &[u8; LINK_END]) -> Link {
+        let mut link = Link::default();
+        for n in 0..Channel::COUNT {
+            link.awaited[n] = u32_at(b, HEADER_BYTES + 4 * n);
+            link.window[n] = b[60 + n];
+            link.received[n] = u64_at(b, 64 + 8 * n);
+        }
+        link
+    }
+
+    /// Reads an Ack or Heartbeat frame.
+    pub(crate) fn parse_frame(frame: &[u8], header: &Header) -> Result<Link, WireError> {
+        let b = header::checked::<LINK_END>(frame)?;
+        if b[63] != 0 || header.payload != 0 {
+            return Err(WireError::Malformed);
+        }
+        Ok(Link::read(b))
+    }
+}
+
+/// One message, or the message that one part of a page belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Message<'a> {
+    /// Virtual channel.
+    pub channel: Channel,
+    /// Sequence number in its channel. The parts of one page have
+    /// consecutive numbers.
+    pub sequence: u32,
+    /// Which part of the page this frame holds.
+    pub part: u8,
+    /// Parts the page comes in; 0 without a page.
+    pub parts: u8,
+    /// Opaque content.
+    pub body: &'a [u8; BODY_BYTES],
+}
+
+impl<'a> Message<'a> {
+    fn parse(b: &'a [u8; MESSAGE_BYTES]) -> Result<Message<'a>, WireError> {
+        let (part, parts) = (b[1] & 0xF, b[1] >> 4);
+        let body = b.last_chunk().expect("a message is longer than its body");
+        if b[2] != 0 || b[3] != 0 || (parts == 0 && part != 0) || (parts != 0 && part >= parts) {
+            return Err(WireError::Malformed);
+        }
+        let channel = Channel::from_wire(b[0]).ok_or(WireError::Malformed)?;
+        Ok(Message { channel, sequence: u32_at(b, 4), part, parts, body })
+    }
+}
+
+/// A Data frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Data<'a> {
+    /// Acknowledgements and grants.
+    pub link: Link,
+    messages: &'a [[u8; MESSAGE_BYTES]],
+    /// The page or the part of it that belongs to the only message.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Data<'a> {
+    /// The messages, in the order they were written.
+    pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
+        self.messages.iter().filter_map(|m| Message::parse(m).ok())
+    }
+
+    pub(crate) fn parse(frame: &'a [u8], header: &Header) -> Result<Data<'a>, WireError> {
+        let b = frame.first_chunk::<LINK_END>().ok_or(WireError::Short)?;
+        let count = usize::from(b[63]);
+        let end = LINK_END + count * MESSAGE_BYTES;
+        let whole = frame.get(..end).ok_or(WireError::Short)?;
+        if !header::sealed(whole) {
+            return Err(WireError::Check);
+        }
+        let payload_end = end + usize::from(header.payload);
+        let payload = frame.get(end..payload_end).ok_or(WireError::Short)?;
+        let (messages, _) = whole[LINK_END..].as_chunks::<MESSAGE_BYTES>();
+        if count == 0 || payload.len() > PAGE_SIZE {
+            return Err(WireError::Malformed);
+        }
+        for m in messages {
+            let paged = Message::parse(m)?.parts != 0;
+            if paged == payload.is_empty() || (paged && count != 1) {
+                return Err(WireError::Malformed);
+            }
+        }
+        Ok(Data { link: Link::read(b), messages, payload })
+    }
+}
+
+/// Fills a Data frame message by message.
+#[derive(Debug)]
+pub struct DataWriter<'b> {
+    buf: &'b mut [u8],
+    count: u8,
+}
+
+impl<'b> DataWriter<'b> {
+    /// Starts a frame whose header part may fill all of `buf`.
+    ///
+    /// # Panics
+    /// If `buf` is shorter than [`PAGE_OFFSET`].
+    pub fn new(buf: &'b mut [u8]) -> Self {
+        assert!(buf.len() >= PAGE_OFFSET, "buffer holds one message");
+        DataWriter { buf, count: 0 }
+    }
+
+    /// Messages written so far.
+    #[must_use]
+    pub fn count(&self) -> u8 {
+        self.count
+    }
+
+    /// Whether one more message fits.
+    #[must_use]
+    pub fn room(&self) -> bool {
+        self.count < u8::MAX && self.end() + MESSAGE_BYTES <= self.buf.len()
+    }
+
+    fn end(&self) -> usize {
+        LINK_END + usize::from(self.count) * MESSAGE_BYTES
+    }
+
+    /// Adds a message. One with a page must be the only one.
+    ///
+    /// # Panics
+    /// If there is no room.
+    pub fn push(&mut self, message: &Message<'_>) {
+        assert!(self.room(), "message beyond the frame");
+        let at = self.end();
+        let b: &mut [u8; MESSAGE_BYTES] =
+            self.buf[at..].first_chunk_mut().expect("room was checked");
+        b[0] = message.channel as u8;
+        b[1] = message.part | message.parts << 4;
+        b[2] = 0;
+        b[3] = 0;
+        put(b, 4, message.sequence.to_le_bytes());
+        put(b, 8, *message.body);
+        self.count += 1;
+    }
+
+    /// Writes header, acknowledgements and check; returns the length.
+    pub fn finish(self, header: &Header, link: &Link) -> usize {
+        let end = self.end();
+        header.emit(self.buf);
+        let block = self.buf.first_chunk_mut().expect("length was checked");
+        link.emit(block, self.count);
+        header::seal(&mut self.buf[..end]);
+        end
+    }
+}
