@@ -199,7 +199,11 @@ impl Vcpu for SvmVcpu {
                 | Clean::SEGMENTS
                 | Clean::CR2,
         );
-        self.vmcb_mut().save.set_system(system);
+        let save = &mut self.vmcb_mut().save;
+        let before = save.translation();
+        save.set_system(system);
+        // VMRUN keeps the ASID's translations whatever they were made from.
+        self.flush_owed |= self.vmcb().save.translation() != before;
     }
 
     fn advance(&mut self, next_rip: u64) {
@@ -300,3 +304,7 @@ impl Vcpu for SvmVcpu {
         self.flush_owed = true;
     }
 }
+
+#[cfg(test)]
+#[path = "processor_tests.rs"]
+mod tests;

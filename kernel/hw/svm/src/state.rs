@@ -147,6 +147,13 @@ impl SaveArea {
         self.dr7 = 0x400;
     }
 
+    /// The registers that decide how addresses are translated: a change of
+    /// them by other hands than the guest's asks for a flush (APM 15.16).
+    #[must_use]
+    pub fn translation(&self) -> [u64; 5] {
+        [self.cr0, self.cr3, self.cr4, self.efer, self.g_pat]
+    }
+
     /// Sets the registers. EFER.SVME is forced, and EFER.LMA follows from LME
     /// and CR0.PG, as in a processor.
     pub fn set_system(&mut self, system: &SystemRegisters) {

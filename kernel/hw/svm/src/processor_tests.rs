@@ -1,0 +1,209 @@
+//! The virtual processor without VMRUN: a test plays the processor's part in
+//! the control block.
+
+use super::*;
+use crate::inject::Injection;
+use crate::vmcb::Roots;
+use addr::Frame;
+use std::alloc::{Layout, alloc_zeroed};
+
+const ROOTS: Roots = Roots { nested: Frame(1), msrpm: Frame(2), iopm: Frame(4) };
+
+fn vcpu(svm: SvmFlags) -> SvmVcpu {
+    let features =
+        Features { svm, asids: 2, xsave: false, xcr0: 1, tsc_aux: false, no_execute: true };
+    // SAFETY: the layout is not empty. The block is never freed, as in life.
+    let block = unsafe { alloc_zeroed(Layout::new::<Block>()) }.cast::<Block>();
+    let mut vcpu = SvmVcpu::new(features, NonNull::new(block).unwrap(), 0x2000, 0x1000);
+    vcpu.vmcb_mut().prepare(ROOTS);
+    vcpu
+}
+
+/// Ends a run as the processor would: with an exit, and EVENTINJ consumed.
+fn exit(vcpu: &mut SvmVcpu, change: impl FnOnce(&mut Vmcb)) -> Exit {
+    vcpu.commit();
+    let vmcb = vcpu.vmcb_mut();
+    vmcb.control.exit_int_info = 0;
+    vmcb.control.event_injection = 0;
+    change(vmcb);
+    let raw = vcpu.collect();
+    vcpu.nmi = vcpu.nmi.after_exit(vcpu.registers.rip, raw.code == code::IRET);
+    vcpu.settle(decode(raw))
+}
+
+fn cpuid_exit(vcpu: &mut SvmVcpu) -> Exit {
+    exit(vcpu, |v| v.control.exit_code = code::CPUID)
+}
+
+#[test]
+fn an_event_cut_short_is_injected_again_and_no_more_after() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.registers_mut().rflags = RFLAGS_IF;
+    assert!(v.can_take_interrupt());
+    v.inject(Event::Interrupt(0x30));
+    assert!(!v.can_take_interrupt() && !v.can_take_nmi());
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::NPF;
+        vmcb.control.exit_int_info = 0x8000_0030;
+    });
+    assert!(!v.can_take_interrupt());
+    v.commit();
+    assert_eq!(v.vmcb().control.event_injection, 0x8000_0030);
+    cpuid_exit(&mut v);
+    assert!(v.can_take_interrupt());
+    v.commit();
+    assert_eq!(v.vmcb().control.event_injection, 0);
+}
+
+#[test]
+fn clean_bits_follow_what_is_changed() {
+    let mut v = vcpu(SvmFlags::CLEAN);
+    v.commit();
+    assert_eq!(v.vmcb().control.clean, Clean::empty(), "nothing is cached before the first run");
+    cpuid_exit(&mut v);
+    v.registers_mut().gpr[RAX] = 5;
+    v.advance(0x1002);
+    v.inject(Event::UNDEFINED);
+    v.commit();
+    assert_eq!(v.vmcb().control.clean, Clean::all(), "uncached fields leave it clean");
+    v.set_tpr(3);
+    v.set_tsc_offset(1);
+    assert_eq!(v.clean, Clean::all().difference(Clean::TPR | Clean::INTERCEPTS));
+    v.set_system(&SystemRegisters::default());
+    assert!(!v.clean.intersects(Clean::CONTROL_REGISTERS | Clean::SEGMENTS | Clean::CR2));
+}
+
+#[test]
+fn flushes_are_paid_once_and_by_the_cheapest_means() {
+    for (features, flush) in
+        [(SvmFlags::empty(), TlbControl::EVERYTHING), (SvmFlags::FLUSH_BY_ASID, TlbControl::GUEST)]
+    {
+        let mut v = vcpu(features);
+        v.commit();
+        assert_eq!(v.vmcb().control.tlb_control, flush, "before the first run");
+        cpuid_exit(&mut v);
+        v.commit();
+        assert_eq!(v.vmcb().control.tlb_control, TlbControl::NOTHING);
+        v.flush();
+        v.commit();
+        assert_eq!(v.vmcb().control.tlb_control, flush);
+        // A run that VMRUN refused has not flushed.
+        exit(&mut v, |vmcb| vmcb.control.exit_code = code::INVALID);
+        v.commit();
+        assert_eq!(v.vmcb().control.tlb_control, flush);
+    }
+}
+
+#[test]
+fn new_translation_registers_owe_a_flush_and_others_do_not() {
+    let mut v = vcpu(SvmFlags::empty());
+    cpuid_exit(&mut v);
+    let mut system = v.system();
+    system.cr2 = 0x5000;
+    v.set_system(&system);
+    assert!(!v.flush_owed);
+    system.cr3 = 0x6000;
+    v.set_system(&system);
+    assert!(v.flush_owed);
+}
+
+#[test]
+fn a_refused_run_leaves_the_guests_registers() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.registers_mut().rip = 0x7C00;
+    let refused = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INVALID_32;
+        vmcb.save.rip = 0xBAD;
+    });
+    assert_eq!(refused, Exit::Invalid { code: code::INVALID });
+    assert_eq!(v.registers().rip, 0x7C00);
+}
+
+#[test]
+fn a_window_opens_once() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.request_window(true);
+    assert!(v.vmcb().control.intercept3.contains(Intercept3::VINTR));
+    assert_eq!(v.vmcb().control.virtual_interrupt.bits(), 0x011F_0100);
+    let opened = exit(&mut v, |vmcb| vmcb.control.exit_code = code::VINTR);
+    assert_eq!(opened, Exit::InterruptWindow);
+    assert!(!v.vmcb().control.intercept3.contains(Intercept3::VINTR));
+    assert_eq!(v.vmcb().control.virtual_interrupt.bits(), 0x0100_0000);
+}
+
+#[test]
+fn no_nmi_within_an_nmi() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.inject(Event::Nmi);
+    assert!(v.vmcb().control.intercept3.contains(Intercept3::IRET));
+    cpuid_exit(&mut v);
+    assert!(!v.can_take_nmi());
+    let iret = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::IRET;
+        vmcb.save.rip = 0x1000;
+    });
+    assert_eq!(iret, Exit::Ignore);
+    assert!(!v.can_take_nmi() && !v.vmcb().control.intercept3.contains(Intercept3::IRET));
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INTR;
+        vmcb.save.rip = 0x2000;
+    });
+    assert!(v.can_take_nmi());
+}
+
+#[test]
+fn a_stopped_debug_exception_is_given_back() {
+    let mut v = vcpu(SvmFlags::empty());
+    let stopped = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::EXCEPTION + 1;
+        vmcb.save.dr7 = 0x400 | DR7_GD;
+    });
+    assert_eq!(stopped, Exit::Ignore);
+    assert_eq!(v.pending, Injection::of(Event::Exception { vector: 1, error: None }));
+    assert_eq!(v.vmcb().save.dr7, 0x400);
+    assert!(!v.clean.contains(Clean::DEBUG_REGISTERS));
+}
+
+#[test]
+fn a_shutdown_leaves_nothing_to_inject() {
+    let mut v = vcpu(SvmFlags::empty());
+    let shutdown = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::SHUTDOWN;
+        vmcb.control.exit_int_info = 0x8000_0306;
+    });
+    assert_eq!(shutdown, Exit::Shutdown);
+    assert_eq!(v.pending, Injection::NONE);
+}
+
+#[test]
+fn the_next_instruction_is_told_where_the_processor_offers_it() {
+    let set = |vmcb: &mut Vmcb| {
+        vmcb.control.exit_code = code::CPUID;
+        vmcb.control.next_rip = 0x1002;
+    };
+    let mut old = vcpu(SvmFlags::empty());
+    exit(&mut old, set);
+    assert_eq!(old.next_rip(), None);
+    let mut new = vcpu(SvmFlags::NEXT_RIP);
+    exit(&mut new, set);
+    assert_eq!(new.next_rip(), Some(0x1002));
+    exit(&mut new, |vmcb| {
+        vmcb.control.exit_code = code::NPF;
+        vmcb.control.next_rip = 0;
+    });
+    assert_eq!(new.next_rip(), None);
+}
+
+#[test]
+fn a_shadow_ends_with_the_instruction() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.registers_mut().rflags = RFLAGS_IF;
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::HLT;
+        vmcb.control.interrupt_state = Control::INTERRUPT_SHADOW;
+        vmcb.save.rflags = RFLAGS_IF | RFLAGS_FIXED;
+    });
+    assert!(!v.can_take_interrupt() && !v.can_take_nmi());
+    v.advance(0x1001);
+    assert!(v.can_take_interrupt() && v.can_take_nmi());
+}
