@@ -175,7 +175,7 @@ bitflags! {
     }
 }
 
-/// TLB_CONTROL, offset 05Ch (APM 15.16.1, table 15-9).
+/// TLB_CONTROL, offset 05Ch (APM 15.16.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct TlbControl(pub u8);

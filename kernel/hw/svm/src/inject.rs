@@ -46,11 +46,13 @@ impl Injection {
     /// rip still points at them, and it executes them again.
     #[must_use]
     pub fn again(cut_short: u64, tried: Injection) -> Injection {
+        if cut_short & VALID == 0 {
+            return Injection::NONE;
+        }
         let error = if cut_short & HAS_ERROR != 0 { cut_short & 0xFFFF_FFFF_0000_0000 } else { 0 };
         let event = Injection(cut_short & (VALID | HAS_ERROR | KIND | 0xFF) | error);
         let software = matches!(event.vector(), 3 | 4) && event != tried;
         match event.0 & KIND {
-            _ if !event.is_some() => Injection::NONE,
             INTERRUPT | NMI => event,
             EXCEPTION if !software => event,
             _ => Injection::NONE,
@@ -60,7 +62,7 @@ impl Injection {
     /// What to inject when `self` waits and `event` comes on top of it.
     ///
     /// An exception met while another is delivered takes its place or makes a
-    /// double fault of the two (APM 8.2.9, table 8-3); one met while an
+    /// double fault of the two (APM 8.2.9); one met while an
     /// interrupt is delivered takes its place, as on a processor. Whoever
     /// injects an interrupt or NMI has to ask first.
     ///

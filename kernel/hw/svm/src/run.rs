@@ -40,7 +40,7 @@ pub(crate) unsafe extern "sysv64" fn enter(registers: *mut Registers, guest: u64
         "clgi",
         "sti",
         "mov rax, rsi",
-        // FS, GS, TR, LDTR and the MSRs that go with them (APM 15.5.1).
+        // FS, GS, TR, LDTR and the MSRs that go with them (APM 15.5.2).
         "vmload rax",
         "mov rcx, [rdi + 8 * 1]",
         "mov rdx, [rdi + 8 * 2]",
