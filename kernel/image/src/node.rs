@@ -27,7 +27,7 @@ fn pangaea_main(info: &'static BootInfo) -> ! {
             d.subclass
         );
     }
-    platform::cpu::stop()
+    platform::power::power_off()
 }
 
 #[panic_handler]

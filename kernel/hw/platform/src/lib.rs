@@ -15,6 +15,7 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod address_space;
 pub mod apic;
 pub mod clock;
@@ -28,7 +29,9 @@ pub mod memory;
 pub mod page_table;
 pub mod pci;
 mod pic;
+pub mod power;
 pub mod report;
+pub mod rtc;
 pub mod serial;
 #[cfg(target_os = "none")]
 mod startup;

@@ -2,7 +2,9 @@
 
 use crate::memory::{BootMemory, PhysMemory};
 use crate::page_table::MapError;
-use crate::{address_space, apic, clock, cpu, descriptors, exceptions, heap, pci, pic, report};
+use crate::{
+    acpi, address_space, apic, clock, cpu, descriptors, exceptions, heap, pci, pic, report,
+};
 use boot::BootInfo;
 
 /// What a started node is made of.
@@ -63,9 +65,13 @@ pub unsafe fn start(
     // and are mapped writable.
     unsafe { heap::start(start.start().0, frames * 4096) };
     pic::start();
-    let by = clock::start(None);
+    let tables = acpi::start(info);
+    if !tables.found {
+        log::warn!("no ACPI tables: no power off, PCI by ports");
+    }
+    let by = clock::start(tables.pm_timer);
     log::info!("TSC {} kHz by {by}", clock::tsc_hz() / 1000);
     apic::start();
-    pci::start(None);
+    pci::start(tables.ecam);
     Ok(Platform { boot_memory, memory, ram_bytes })
 }
