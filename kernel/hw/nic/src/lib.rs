@@ -6,7 +6,7 @@
 //! halts.
 //!
 //! [`Nic`] is the contract, [`AnyNic`] the choice made at boot, [`probe`]
-//! makes it. [`e1000`] is the driver; it see their device
+//! makes it. [`e1000`] and [`virtio`] are the drivers; they see their device
 //! through [`Registers`] and [`DmaRegion`] only, so they run on the host
 //! against a fake. Nothing a device writes is believed: lengths and indices
 //! are checked.
@@ -15,20 +15,24 @@
 //! slots and some pages of descriptors.
 #![no_std]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod any;
 mod dma;
 pub mod e1000;
 #[cfg(test)]
 mod fake;
 mod frame;
+mod probe;
 mod registers;
-
 pub mod virtio;
 
+pub use any::AnyNic;
 pub use dma::{DmaRegion, Environment};
 pub use frame::{NicCounters, PageSlice, TransmitError};
+pub use probe::{Interrupt, Kind, Options, ProbeError, Probed, Seen, probe};
 pub use registers::{Mmio, Registers};
 
 use frame::{check_frame, is_unicast};

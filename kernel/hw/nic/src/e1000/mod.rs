@@ -5,8 +5,8 @@
 //! once, in the processor's own thread on QEMU, which is why this NIC has the
 //! lowest latency there.
 //!
-//! [`registers`] has the numbers, [`setup`] brings the device up, [`receive`]
-//! and [`transmit`] are the two rings.
+//! `registers` has the numbers, `setup` brings the device up, `receive`
+//! and `transmit` are the two rings.
 
 mod receive;
 mod registers;

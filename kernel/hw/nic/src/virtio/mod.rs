@@ -2,8 +2,8 @@
 //!
 //! One queue pair, no offload, no merged buffers: a frame arrives in one
 //! buffer, and is sent as the driver's header slot followed by the page
-//! itself. [`capabilities`] finds the registers, [`registers`] has the numbers, [`transport`] the start-up,
-//! [`queue`] the virtqueue.
+//! itself. [`capabilities`] finds the register structures, `registers` has
+//! their fields, `transport` the start-up, `queue` the virtqueue.
 
 pub mod capabilities;
 mod queue;
