@@ -112,7 +112,8 @@ fn capabilities(out: &mut Vec<u8>) {
     Method::new(
         "_OSC".into(),
         4,
-        false,
+        // It makes named objects, so it must not run twice at a time.
+        true,
         vec![
             &CreateDWordField::new(&status, &Arg(3), &status_at),
             &If::new(

@@ -181,7 +181,7 @@ fn configurations_that_are_refused() {
     let one = [Cpu { apic_id: 0, node: NodeId(0) }];
     let good = Config::new(&layout, &one);
     assert_eq!(build(&Config { base: GuestPhys(0xE_0010), ..good }), Err(Error::Base));
-    assert_eq!(build(&Config { base: GuestPhys(u64::MAX & !63), ..good }), Err(Error::Base));
+    assert_eq!(build(&Config { base: GuestPhys(!63), ..good }), Err(Error::Base));
     assert_eq!(build(&Config { cpus: &[], ..good }), Err(Error::NoCpu));
     let stray = Cpu { apic_id: 0, node: NodeId(1) };
     assert_eq!(build(&Config { cpus: &[stray], ..good }), Err(Error::UnknownNode(stray)));
