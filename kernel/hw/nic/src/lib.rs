@@ -20,6 +20,7 @@ extern crate alloc;
 extern crate std;
 
 mod any;
+mod choice;
 mod dma;
 pub mod e1000;
 #[cfg(test)]
@@ -30,9 +31,10 @@ mod registers;
 pub mod virtio;
 
 pub use any::AnyNic;
+pub use choice::Kind;
 pub use dma::{DmaRegion, Environment};
 pub use frame::{NicCounters, PageSlice, TransmitError};
-pub use probe::{Interrupt, Kind, Options, ProbeError, Probed, Seen, probe};
+pub use probe::{Interrupt, Options, ProbeError, Probed, Seen, probe};
 pub use registers::{Mmio, Registers};
 
 use frame::{check_frame, is_unicast};

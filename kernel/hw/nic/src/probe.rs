@@ -2,10 +2,8 @@
 //!
 //! [`probe`] goes through the PCI functions, takes the one the command line
 //! names or else the best it can drive, connects its interrupt and starts it.
-//! The order of [`Kind`] is the order of preference: it follows the page
-//! round trips measured under emulation, where an e1000's transmit runs at
-//! once and virtio's passes through another thread.
 
+use crate::choice::{Kind, candidates};
 use crate::dma::{DmaRegion, Environment};
 use crate::e1000::{self, E1000};
 use crate::virtio::capabilities::{self, Place};
@@ -23,49 +21,10 @@ use platform::pci::{Address, Device};
 /// PCI base class of network controllers, and the Ethernet subclass.
 const CLASS_NETWORK: u8 = 0x02;
 const SUBCLASS_ETHERNET: u8 = 0x00;
-const VENDOR_INTEL: u16 = 0x8086;
 /// The MSI-X table entry for received frames.
 const MSIX_ENTRY: u16 = 0;
 /// How long the interrupt self-test waits.
 const SELF_TEST_NS: u64 = 20_000_000;
-
-/// A driver of this crate, best first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Kind {
-    /// Intel 8254x.
-    E1000,
-    /// Intel 82574L.
-    E1000e,
-    /// virtio-net.
-    Virtio,
-}
-
-impl Kind {
-    /// The name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::E1000 => "e1000",
-            Kind::E1000e => "e1000e",
-            Kind::Virtio => "virtio",
-        }
-    }
-
-    /// The driver for a function, if there is one.
-    #[must_use]
-    pub fn of(device: &Device) -> Option<Kind> {
-        if device.vendor == virtio::VENDOR && virtio::DEVICES.contains(&device.device) {
-            return Some(Kind::Virtio);
-        }
-        if device.vendor != VENDOR_INTEL {
-            return None;
-        }
-        e1000::Family::of(device.device).map(|family| match family {
-            e1000::Family::I8254x => Kind::E1000,
-            e1000::Family::I82574 => Kind::E1000e,
-        })
-    }
-}
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Default, Debug)]
@@ -202,32 +161,6 @@ impl Environment for Machine<'_> {
     }
 }
 
-/// The Ethernet functions with a driver that fit the wish, best first.
-fn candidates(devices: &[Device], wanted: Option<&str>) -> Vec<(Kind, Device)> {
-    let fits = |kind: Kind, device: &Device| match wanted {
-        None => true,
-        Some(wish) => wish == kind.name() || is_address(wish, device.address),
-    };
-    let mut found: Vec<(Kind, Device)> = devices
-        .iter()
-        .filter_map(|device| Some((Kind::of(device)?, *device)))
-        .filter(|(kind, device)| fits(*kind, device))
-        .collect();
-    found.sort_by_key(|(kind, device)| (*kind, device.address));
-    found
-}
-
-/// Whether `text` (`00:02.0`) is this address.
-fn is_address(text: &str, address: Address) -> bool {
-    let parse = || {
-        let (bus, rest) = text.split_once(':')?;
-        let (device, function) = rest.split_once('.')?;
-        let number = |digits| u8::from_str_radix(digits, 16).ok();
-        Some(Address { bus: number(bus)?, device: number(device)?, function: number(function)? })
-    };
-    parse() == Some(address)
-}
-
 /// Finds and starts the node's NIC. Its rings and buffers, about 2.3 MiB, come
 /// from `memory`.
 ///
@@ -349,47 +282,6 @@ mod tests {
     use super::*;
     use std::string::ToString;
 
-    fn function(device: u8, vendor: u16, id: u16) -> Device {
-        Device {
-            address: Address { bus: 0, device, function: 0 },
-            vendor,
-            device: id,
-            subsystem_vendor: 0,
-            subsystem: 0,
-            class: CLASS_NETWORK,
-            subclass: SUBCLASS_ETHERNET,
-            interface: 0,
-            revision: 0,
-            header: 0,
-        }
-    }
-
-    fn node() -> [Device; 5] {
-        [
-            function(1, 0x10EC, 0x8168),
-            function(2, virtio::VENDOR, 0x1041),
-            function(3, VENDOR_INTEL, 0x10D3),
-            function(4, VENDOR_INTEL, 0x100F),
-            function(5, VENDOR_INTEL, 0x100E),
-        ]
-    }
-
-    fn places(wanted: Option<&str>) -> Vec<u8> {
-        candidates(&node(), wanted).iter().map(|(_, d)| d.address.device).collect()
-    }
-
-    #[test]
-    fn the_best_comes_first_and_a_wish_narrows() {
-        assert_eq!(places(None), [4, 5, 3, 2]);
-        assert_eq!(places(Some("virtio")), [2]);
-        assert_eq!(places(Some("e1000")), [4, 5]);
-        assert_eq!(places(Some("e1000e")), [3]);
-        assert_eq!(places(Some("00:05.0")), [5]);
-        for wish in ["00:01.0", "01:05.0", "00:05.1", "00:05", ":.", "", "rtl8168", "00:500.0"] {
-            assert_eq!(places(Some(wish)), [], "{wish}");
-        }
-    }
-
     #[test]
     fn the_error_says_what_was_seen() {
         let place = |device| Address { bus: 0, device, function: 0 };
@@ -397,7 +289,7 @@ mod tests {
             Seen { address: place(1), vendor: 0x10EC, device: 0x8168, error: None },
             Seen {
                 address: place(5),
-                vendor: VENDOR_INTEL,
+                vendor: 0x8086,
                 device: 0x100E,
                 error: Some(NicError::ResetTimeout),
             },

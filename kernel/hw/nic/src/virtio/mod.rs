@@ -6,6 +6,8 @@
 //! their fields, `transport` the start-up, `queue` the virtqueue.
 
 pub mod capabilities;
+#[cfg(test)]
+mod fake;
 mod queue;
 mod registers;
 #[cfg(test)]
