@@ -12,7 +12,9 @@ const PM_HZ: u64 = 3_579_545;
 /// Frequency of the PIT.
 const PIT_HZ: u64 = 1_193_182;
 /// How long the calibration takes.
-const CALIBRATION_MS: u64 = 40;
+const CALIBRATION_MS: u64 = 50;
+/// Readings of which the quickest counts.
+const SAMPLES: u32 = 64;
 /// Polls before a timer that does not move is given up; each takes 100 ns at
 /// least (port I/O).
 const POLLS_MAX: u32 = 20_000_000;
@@ -77,6 +79,19 @@ fn plausible(ticks: u64, timer_ticks: u64, timer_hz: u64) -> Option<u64> {
     (1_000_000..=100_000_000_000).contains(&hz).then_some(hz)
 }
 
+/// Reads a timer and the TSC at one instant: the reading that took the least
+/// of several, and the middle of the time it took. An emulator's or a
+/// firmware's pause then costs a sample, not the calibration.
+fn sample(timer: impl Fn() -> u64) -> (u64, u64) {
+    let samples = (0..SAMPLES).map(|_| {
+        let before = cpu::rdtsc();
+        let value = timer();
+        (cpu::rdtsc().wrapping_sub(before), value, before)
+    });
+    let best = samples.min_by_key(|s| s.0).unwrap_or_default();
+    (best.1, best.2.wrapping_add(best.0 / 2))
+}
+
 /// TSC frequency by the PM timer, of which 24 bits are always there.
 fn against_pm_timer(port: u16) -> Option<u64> {
     let now = || {
@@ -85,13 +100,11 @@ fn against_pm_timer(port: u16) -> Option<u64> {
         u64::from(unsafe { inl(port) } & 0xFF_FFFF)
     };
     let span = PM_HZ * CALIBRATION_MS / 1000;
-    // Start on an edge, so that the first tick is whole.
-    let before = now();
-    let first = (0..POLLS_MAX).map(|_| now()).find(|&t| t != before)?;
-    let start = cpu::rdtsc();
+    let (first, start) = sample(now);
     let passed = |t: u64| t.wrapping_sub(first) & 0xFF_FFFF;
-    let last = (0..POLLS_MAX).map(|_| now()).find(|&t| passed(t) >= span)?;
-    plausible(cpu::rdtsc().wrapping_sub(start), passed(last), PM_HZ)
+    (0..POLLS_MAX).find(|_| passed(now()) >= span)?;
+    let (last, end) = sample(now);
+    plausible(end.wrapping_sub(start), passed(last), PM_HZ)
 }
 
 /// TSC frequency by one countdown of the PIT's channel 2 (mode 0).
