@@ -185,6 +185,7 @@ impl Coherence {
         }
         self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero }));
         self.puts_open += 1;
+        self.started_put = Some(gfn);
         let mut put = Message::new(Kind::Put, gfn, self.me);
         put.zero = zero;
         let home = self.home_of(gfn);

@@ -152,6 +152,7 @@ pub struct Coherence {
     held: Vec<Gfn>,
     transit: Transit,
     hand: Gfn,
+    started_put: Option<Gfn>,
     masters: u64,
     counters: Counters,
 }
@@ -187,6 +188,7 @@ impl Coherence {
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
             hand: Gfn(0),
+            started_put: None,
             masters: 0,
             counters: Counters::default(),
             layout,
@@ -390,6 +392,18 @@ impl Coherence {
         ready.then_some(entry.frame)
     }
 
+    /// Home of a page; `None` where there is no RAM.
+    #[must_use]
+    pub fn home(&self, gfn: Gfn) -> Option<NodeId> {
+        self.layout.home(gfn).map(|(home, _)| home)
+    }
+
+    /// The guest's memory and its homes.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The nested page table's root.
     #[must_use]
     pub fn root(&self) -> Frame {
@@ -411,6 +425,11 @@ impl Coherence {
     /// The frame pool, to add frames that come free after start.
     pub fn pool_mut(&mut self) -> &mut FramePool {
         &mut self.pool
+    }
+
+    /// The page whose eviction was begun last, once; for measurements.
+    pub fn take_started_put(&mut self) -> Option<Gfn> {
+        self.started_put.take()
     }
 
     /// Counts so far.

@@ -126,6 +126,11 @@ impl Coherence {
         if open {
             return Ok(Progress::Pending);
         }
+        if entry.leaving {
+            // Made read-only by `protect` alone; nothing is on its way.
+            self.set_entry(env, gfn, Entry { leaving: false, ..entry });
+            return self.try_access(env, gfn, access, ahead);
+        }
         if !self.open_fetch(env, gfn, access, false) {
             return Ok(Progress::Starved);
         }
@@ -141,6 +146,18 @@ impl Coherence {
         }
         self.send_get(env, gfn, access, run);
         Ok(Progress::Pending)
+    }
+
+    /// Makes an exclusive page read-only without telling anyone, so that the
+    /// next write faults and is answered on the spot: the floor that remote
+    /// faults are measured against. `false` if the page is not exclusive here.
+    pub fn protect<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, gfn: Gfn) -> bool {
+        let entry = self.table.get(env.memory, gfn);
+        let can = entry.writable() && !self.is_open(gfn);
+        if can {
+            self.set_entry(env, gfn, Entry { leaving: true, ..entry });
+        }
+        can
     }
 
     fn can_prefetch(&self, memory: &impl HostMemory, gfn: Gfn, with: Gfn) -> bool {

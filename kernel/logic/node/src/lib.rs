@@ -1,3 +1,216 @@
-//! The engine of a node.
+//! The engine of a node: frames, time and exits in; frames and events out.
+//!
+//! A [`Node`] owns the fabric from the start, its part in the cluster once
+//! that has formed ([`cluster`]), and the measurements ([`stages`]). On the
+//! leading node a [`guest::Guest`] runs beside it. The image's main loop feeds
+//! it: [`Node::frame`] for each frame received, [`Node::tick`] now and then,
+//! [`Node::transmit`] until it has nothing to send, [`Node::event`] for what
+//! happened. Nothing here touches hardware: the simulator drives the same
+//! calls.
+//!
+//! Neighbours: `fabric` and `coherence`, which it joins; `machine`, for which
+//! it is the guest's memory ([`view`]); above it `kernel/image`.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod actor;
+pub mod bench;
+pub mod clock;
+pub mod cluster;
+pub mod guest;
+pub mod histogram;
+pub mod report;
+pub mod settings;
+pub mod stages;
+pub mod view;
+
+pub use clock::Clock;
+pub use cluster::{Cluster, Fatal};
+pub use guest::{End, Guest, Step};
+pub use settings::Settings;
+
+use addr::Gfn;
+use fabric::{Event, Fabric, Transmit};
+use paging::HostMemory;
+use stages::Stages;
+
+/// One node.
+pub struct Node {
+    fabric: Fabric,
+    /// This node's part in the cluster, once it has formed.
+    pub cluster: Option<Cluster>,
+    /// Measurements.
+    pub stages: Stages,
+    clock: Clock,
+    /// TSC at the arrival of the frame that is being served; 0 for none.
+    serving_since: u64,
+    /// The eviction whose duration is being measured.
+    eviction: Option<(Gfn, u64)>,
+    next_tick_ns: u64,
+}
+
+/// How often [`Node::tick`] looks at what only changes slowly.
+const TICK_NS: u64 = 10_000_000;
+
+impl Node {
+    /// A node that looks for its cluster.
+    #[must_use]
+    pub fn new(config: fabric::Config, clock: Clock, now_tsc: u64) -> Node {
+        Node {
+            fabric: Fabric::new(config, clock.ns(now_tsc)),
+            cluster: None,
+            stages: Stages::default(),
+            clock,
+            serving_since: 0,
+            eviction: None,
+            next_tick_ns: 0,
+        }
+    }
+
+    /// The fabric.
+    #[must_use]
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// The fabric, for probes and to stop the cluster.
+    pub fn fabric_mut(&mut self) -> &mut Fabric {
+        &mut self.fabric
+    }
+
+    /// The node's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Takes a frame from the link. Bounded work, no allocation.
+    pub fn frame(&mut self, tsc: u64, bytes: &[u8], memory: &mut impl HostMemory) {
+        let now_ns = self.clock.ns(tsc);
+        match &mut self.cluster {
+            Some(cluster) => {
+                self.serving_since = tsc;
+                cluster.frame(&mut self.fabric, now_ns, bytes, memory);
+            }
+            None => self.fabric.handle_frame(now_ns, bytes, &mut Nobody),
+        }
+    }
+
+    /// Hands the next frame for the link: its first part in `header`, the rest
+    /// in a page. Call until it returns nothing.
+    pub fn transmit(&mut self, tsc: u64, header: &mut [u8]) -> Option<Transmit> {
+        let now_ns = self.clock.ns(tsc);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.flush_outbox(&mut self.fabric, now_ns);
+        }
+        self.fabric.poll_transmit(now_ns, header)
+    }
+
+    /// Notes that a frame has been given to the NIC.
+    pub fn sent(&mut self, tsc: u64, with_page: bool, guest: Option<&mut Guest>) {
+        if with_page && self.serving_since != 0 {
+            self.stages.serve.record(tsc.saturating_sub(self.serving_since));
+            self.serving_since = 0;
+        }
+        if let Some(guest) = guest {
+            guest.stamp_sent(tsc);
+        }
+    }
+
+    /// Does what time demands: retransmissions, heartbeats, accesses of this
+    /// node itself. Bounded work.
+    pub fn tick(&mut self, tsc: u64, memory: &mut impl HostMemory) {
+        let now_ns = self.clock.ns(tsc);
+        if self.fabric.poll_timeout().is_some_and(|at| at <= now_ns) {
+            self.fabric.handle_timeout(now_ns);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.acting() {
+            cluster.act(memory);
+        }
+        self.measure_eviction(tsc);
+        if now_ns >= self.next_tick_ns {
+            self.next_tick_ns = now_ns + TICK_NS;
+            if let Some(cluster) = &mut self.cluster {
+                cluster.refresh_rooms(&self.fabric);
+            }
+        }
+    }
+
+    /// Times one eviction at a time, from its start to the home's last word.
+    fn measure_eviction(&mut self, tsc: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        match self.eviction {
+            Some((gfn, since)) if !cluster.coherence().is_open(gfn) => {
+                self.stages.evict.record(tsc.saturating_sub(since));
+                self.eviction = None;
+                cluster.coherence_mut().take_started_put();
+            }
+            Some(_) => {}
+            None => {
+                self.eviction = cluster.coherence_mut().take_started_put().map(|gfn| (gfn, tsc));
+            }
+        }
+    }
+
+    /// When to call [`Node::tick`] at the latest, in nanoseconds; `None` for
+    /// whenever something else happens.
+    #[must_use]
+    pub fn timeout_ns(&self) -> Option<u64> {
+        if self.cluster.as_ref().is_some_and(Cluster::acting) {
+            return Some(0);
+        }
+        self.fabric.poll_timeout()
+    }
+
+    /// What happened on the fabric. Answers to probes go to `guest`.
+    pub fn event(&mut self, tsc: u64, guest: Option<&mut Guest>) -> Option<Event> {
+        let event = self.fabric.poll_event()?;
+        if let (Event::ProbeReply { token, .. }, Some(guest)) = (event, guest) {
+            guest.probe_answered(token, tsc);
+        }
+        Some(event)
+    }
+
+    /// Runs the guest to its next exit; see [`Guest::step`].
+    ///
+    /// # Panics
+    /// If the cluster has not formed.
+    pub fn run_guest<V: vcpu::Vcpu, M: HostMemory>(
+        &mut self,
+        guest: &mut Guest,
+        vcpu: &mut V,
+        memory: &mut M,
+        tsc: fn() -> u64,
+    ) -> Step {
+        let cluster = self.cluster.as_mut().expect("a guest runs in a formed cluster");
+        let now_ns = self.clock.ns(tsc());
+        let mut at = guest::Context {
+            vcpu,
+            memory,
+            cluster,
+            fabric: &mut self.fabric,
+            stages: &mut self.stages,
+            tsc,
+            now_ns,
+            tsc_hz: self.clock.hz(),
+        };
+        guest.step(&mut at)
+    }
+}
+
+/// Before the cluster has formed no message can arrive.
+struct Nobody;
+
+impl fabric::Sink for Nobody {
+    fn deliver(
+        &mut self,
+        _: addr::NodeId,
+        _: wire::Channel,
+        _: &[u8; wire::BODY_BYTES],
+        _: Option<&addr::PageBytes>,
+    ) {
+    }
+}

@@ -1,0 +1,263 @@
+//! The formed cluster as one node sees it: fabric and coherence joined.
+//!
+//! The two do not know each other. Messages that come in go straight from the
+//! fabric's receive path into the protocol; what the protocol sends is kept in
+//! an outbox and handed to the fabric when that call has returned.
+
+use super::actor::{Actor, Control};
+use addr::{Access, Frame, Gfn, NodeId, PageBytes};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use coherence::{Class, Coherence, Env, Limits, Message, Output, Progress, Violation};
+use fabric::{Fabric, Membership, Outgoing, SendError, Sink, Status};
+use layout::Layout;
+use paging::{FramePool, HostMemory};
+use wire::Channel;
+
+/// Why a node cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fatal {
+    /// The protocol does not allow what came.
+    Violation(Violation),
+    /// A message that is no message.
+    Unreadable(NodeId),
+    /// The fabric refused a message that fits by design.
+    Send(NodeId, SendError),
+}
+
+/// What coherence sends, and what it may know of the other nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    messages: VecDeque<Outgoing>,
+    rooms: Vec<u32>,
+    flush_owed: bool,
+}
+
+impl Output for Outbox {
+    fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>) {
+        let channel = match message.kind.class() {
+            Class::Request => Channel::Request,
+            Class::Forward => Channel::Forward,
+            Class::Response => Channel::Response,
+        };
+        self.messages.push_back(Outgoing { to, channel, body: message.to_bytes(), page });
+    }
+
+    fn free_frames(&self, node: NodeId) -> u64 {
+        u64::from(self.rooms[node.index()])
+    }
+
+    fn flush(&mut self) {
+        self.flush_owed = true;
+    }
+}
+
+impl Outbox {
+    pub(crate) fn control(&mut self, to: NodeId, channel: Channel, control: Control) {
+        self.messages.push_back(Outgoing { to, channel, body: control.to_bytes(), page: None });
+    }
+}
+
+/// One node of a formed cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    me: NodeId,
+    coherence: Coherence,
+    outbox: Outbox,
+    pub(crate) actor: Actor,
+    fatal: Option<Fatal>,
+}
+
+/// The part of [`Cluster`] and the memory that take messages from the fabric.
+struct Inbox<'a, M> {
+    cluster: &'a mut Cluster,
+    memory: &'a mut M,
+    from: Option<NodeId>,
+}
+
+impl<M: HostMemory> Sink for Inbox<'_, M> {
+    fn deliver(
+        &mut self,
+        from: NodeId,
+        _channel: Channel,
+        body: &[u8; wire::BODY_BYTES],
+        page: Option<&PageBytes>,
+    ) {
+        self.from = Some(from);
+        if let Some(control) = Control::from_bytes(body) {
+            self.cluster.actor.control(&mut self.cluster.outbox, from, control);
+            return;
+        }
+        let Some(message) = Message::from_bytes(body) else {
+            self.cluster.fail(Fatal::Unreadable(from));
+            return;
+        };
+        let mut env = Env { memory: self.memory, out: &mut self.cluster.outbox };
+        if let Err(v) = self.cluster.coherence.handle(&mut env, from, message, page) {
+            self.cluster.fail(Fatal::Violation(v));
+        }
+    }
+}
+
+impl Cluster {
+    /// This node's part in the cluster of `membership`, lending the frames of
+    /// `pool`. Every node computes the same layout from the same membership.
+    ///
+    /// # Errors
+    /// The node whose memory is too small to add anything.
+    pub fn new(
+        membership: &Membership,
+        pool: FramePool,
+        format: paging::Format,
+        memory: &mut impl HostMemory,
+    ) -> Result<Cluster, NodeId> {
+        let total = membership.members.iter().map(|m| m.pages).sum();
+        let contribution = |frames| Limits::new(frames, total).contribution(frames);
+        let pages: Vec<u64> = membership.members.iter().map(|m| contribution(m.pages)).collect();
+        let layout = Layout::new(&pages).map_err(|e| match e {
+            layout::LayoutError::Unaligned(node) => node,
+            layout::LayoutError::NodeCount => membership.me,
+        })?;
+        let me = membership.me;
+        let limits = Limits::new(membership.members[me.index()].pages, total);
+        let nodes = membership.members.len();
+        let coherence = Coherence::new(me, layout, limits, format, pool, memory);
+        let outbox = Outbox {
+            messages: VecDeque::with_capacity(1024),
+            rooms: alloc::vec![0; nodes],
+            flush_owed: false,
+        };
+        Ok(Cluster { me, coherence, outbox, actor: Actor::default(), fatal: None })
+    }
+
+    fn fail(&mut self, fatal: Fatal) {
+        self.fatal.get_or_insert(fatal);
+    }
+
+    /// What stopped this node, if anything did.
+    #[must_use]
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.fatal
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The protocol.
+    #[must_use]
+    pub fn coherence(&self) -> &Coherence {
+        &self.coherence
+    }
+
+    /// The protocol, to add frames and the like.
+    pub fn coherence_mut(&mut self) -> &mut Coherence {
+        &mut self.coherence
+    }
+
+    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Protocol and outbox, for calls that need both.
+    pub(crate) fn parts(&mut self) -> (&mut Coherence, &mut Outbox) {
+        (&mut self.coherence, &mut self.outbox)
+    }
+
+    /// Whether translations must be dropped before the guest runs; asking
+    /// clears it.
+    pub fn take_flush(&mut self) -> bool {
+        core::mem::take(&mut self.outbox.flush_owed)
+    }
+
+    /// Takes a frame from the link.
+    pub(crate) fn frame(
+        &mut self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        bytes: &[u8],
+        memory: &mut impl HostMemory,
+    ) {
+        let mut inbox = Inbox { cluster: self, memory, from: None };
+        fabric.handle_frame(now_ns, bytes, &mut inbox);
+        if let Some(from) = inbox.from
+            && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
+        {
+            self.outbox.rooms[from.index()] = free_frames;
+        }
+        self.flush_outbox(fabric, now_ns);
+    }
+
+    /// Hands to the fabric what waits, and takes back frames it is done with.
+    pub(crate) fn flush_outbox(&mut self, fabric: &mut Fabric, now_ns: u64) {
+        while let Some(frame) = fabric.poll_released() {
+            self.coherence.released(frame);
+        }
+        while let Some(&message) = self.outbox.messages.front() {
+            match fabric.send(now_ns, message) {
+                Ok(()) => {
+                    self.outbox.messages.pop_front();
+                }
+                Err(SendError::Full) => break,
+                // The cluster is ending; nothing more will be answered.
+                Err(SendError::Stopped | SendError::NoSuchPeer) => {
+                    self.outbox.messages.clear();
+                }
+                Err(error @ SendError::NotFormed) => {
+                    self.fail(Fatal::Send(message.to, error));
+                    break;
+                }
+            }
+        }
+        let status = Status {
+            free_frames: u32::try_from(self.coherence.room()).unwrap_or(u32::MAX),
+            masters: u32::try_from(self.coherence.masters()).unwrap_or(u32::MAX),
+        };
+        fabric.set_status(status);
+    }
+
+    /// Refreshes what is known of every node's room; for rare ticks.
+    pub(crate) fn refresh_rooms(&mut self, fabric: &Fabric) {
+        for n in 0..self.outbox.rooms.len() {
+            if let Some(status) = fabric.peer_status(NodeId(n as u16)) {
+                self.outbox.rooms[n] = status.free_frames;
+            }
+        }
+    }
+
+    /// Asks for a page; see [`Coherence::access`].
+    pub fn access(
+        &mut self,
+        memory: &mut impl HostMemory,
+        gfn: Gfn,
+        access: Access,
+        ahead: u16,
+    ) -> Progress {
+        let mut env = Env { memory, out: &mut self.outbox };
+        match self.coherence.access(&mut env, gfn, access, ahead) {
+            Ok(progress) => progress,
+            Err(v) => {
+                self.fail(Fatal::Violation(v));
+                Progress::Pending
+            }
+        }
+    }
+
+    /// Lets go of pages that were kept for the vCPU.
+    pub fn release_held(&mut self, memory: &mut impl HostMemory) {
+        let mut env = Env { memory, out: &mut self.outbox };
+        if let Err(v) = self.coherence.release_held(&mut env) {
+            self.fail(Fatal::Violation(v));
+        }
+    }
+
+    /// Makes room while something is starved; see [`Coherence::balance`].
+    pub fn balance(&mut self, memory: &mut impl HostMemory) {
+        let mut env = Env { memory, out: &mut self.outbox };
+        if let Err(v) = self.coherence.balance(&mut env) {
+            self.fail(Fatal::Violation(v));
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The guest on the leading node: one vCPU, its machine, and what it waits for.
+//!
+//! [`Guest::step`] is called over and over by the node's main loop. It runs
+//! the vCPU to its next exit and deals with that, or says why it cannot:
+//! a page is on its way, the guest is halted, or it has ended.
+
+use super::bench::{self, Wait as BenchWait};
+use super::cluster::Cluster;
+use super::stages::{FaultKind, Stages, Stamps};
+use super::view::View;
+use addr::{Access, Gfn};
+use coherence::Progress;
+use fabric::Fabric;
+use machine::{Death, Machine, Outcome};
+use paging::{HostMemory, PageState};
+use vcpu::{Exit, Vcpu};
+
+/// How the guest ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It switched itself off.
+    PowerOff,
+    /// It reset itself.
+    Reset,
+    /// It cannot go on.
+    Dead(Death),
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It ran; call again.
+    Ran,
+    /// A physical interrupt wants the host; look at the devices, call again.
+    Interrupted,
+    /// It waits for a message.
+    Blocked,
+    /// It is halted until [`Guest::deadline`] or an input.
+    Halted,
+    /// It is over.
+    Ended(End),
+}
+
+/// What the vCPU waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    Nothing,
+    /// The guest's own access.
+    Fault {
+        gfn: Gfn,
+        access: Access,
+        ahead: u16,
+        kind: FaultKind,
+    },
+    /// A page that the machine needs to handle an exit.
+    Exit {
+        exit: Exit,
+        gfn: Gfn,
+        access: Access,
+    },
+    /// A page that the machine needs to end a hypercall.
+    Result {
+        value: u64,
+        gfn: Gfn,
+        access: Access,
+    },
+    /// A benchmark's measurement.
+    Bench(BenchWait),
+}
+
+/// Follows the guest's misses to fetch ahead of sequential ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Stream {
+    expected: Gfn,
+    ahead: u16,
+}
+
+/// Most pages fetched ahead of a sequential reader.
+const AHEAD_MAX: u16 = 15;
+
+impl Stream {
+    /// Pages to fetch ahead of a miss at `gfn`: none at random, twice as many
+    /// as the last time where the misses follow on.
+    fn miss(&mut self, gfn: Gfn) -> u16 {
+        self.ahead = if gfn == self.expected { (self.ahead * 2 + 1).min(AHEAD_MAX) } else { 0 };
+        self.expected = gfn.offset_by(u64::from(self.ahead) + 1);
+        self.ahead
+    }
+}
+
+/// The guest and what the engine knows of it.
+pub struct Guest {
+    /// The guest's machine.
+    pub machine: Machine,
+    wait: Wait,
+    stamps: Stamps,
+    stream: Stream,
+    fault_rip: u64,
+    grants_before: u64,
+    held_since: u64,
+    /// TSC ticks that a page is kept for an instruction at most.
+    hold_max: u64,
+}
+
+/// What a step works with.
+pub struct Context<'a, V, M> {
+    /// The vCPU.
+    pub vcpu: &'a mut V,
+    /// The node's page frames.
+    pub memory: &'a mut M,
+    /// This node's part in the cluster.
+    pub cluster: &'a mut Cluster,
+    /// The fabric.
+    pub fabric: &'a mut Fabric,
+    /// Measurements.
+    pub stages: &'a mut Stages,
+    /// Reads the TSC.
+    pub tsc: fn() -> u64,
+    /// Nanoseconds, as the fabric counts them.
+    pub now_ns: u64,
+    /// TSC ticks a second.
+    pub tsc_hz: u64,
+}
+
+const CPU: usize = 0;
+
+impl Guest {
+    /// A guest whose operating system is loaded. `hold_max` is in TSC ticks.
+    #[must_use]
+    pub fn new(machine: Machine, hold_max: u64) -> Guest {
+        Guest {
+            machine,
+            wait: Wait::Nothing,
+            stamps: Stamps::default(),
+            stream: Stream::default(),
+            fault_rip: 0,
+            grants_before: 0,
+            held_since: 0,
+            hold_max,
+        }
+    }
+
+    /// When a halted guest wants to run again, as a TSC value.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.machine.next_deadline()
+    }
+
+    /// Notes when a frame was sent or taken, for the stages of a fault.
+    pub(crate) fn stamp_sent(&mut self, tsc: u64) {
+        if self.stamps.sent == 0 {
+            self.stamps.sent = tsc;
+        }
+    }
+
+    pub(crate) fn stamp_received(&mut self, tsc: u64) {
+        self.stamps.received = tsc;
+    }
+
+    pub(crate) fn probe_answered(&mut self, token: u64, tsc: u64) {
+        if let Wait::Bench(wait) = &mut self.wait {
+            wait.answered(token, tsc);
+        }
+    }
+
+    /// Runs the guest to its next exit and deals with it.
+    pub fn step<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
+        if let Some(step) = self.settle_wait(at) {
+            return step;
+        }
+        let now = (at.tsc)();
+        if self.machine.run_state(CPU) != machine::RunState::Running
+            && !self.machine.wakes(CPU, now)
+        {
+            return Step::Halted;
+        }
+        self.machine.prepare_entry(CPU, at.vcpu, now);
+        if at.cluster.take_flush() {
+            at.vcpu.flush();
+        }
+        let exit = at.vcpu.run();
+        self.stamps.exit = (at.tsc)();
+        self.exited(at, exit)
+    }
+
+    /// Deals with what the vCPU waits for; `None` if it may run.
+    fn settle_wait<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Option<Step> {
+        match self.wait {
+            Wait::Nothing => None,
+            Wait::Fault { gfn, access, ahead, kind } => {
+                if !self.fetched(at, gfn, access, ahead) {
+                    return Some(Step::Blocked);
+                }
+                self.stamps.mapped = (at.tsc)();
+                self.wait = Wait::Nothing;
+                let grants = at.cluster.coherence().counters().zero_grants;
+                let kind = if grants > self.grants_before { FaultKind::FirstTouch } else { kind };
+                at.stages.fault(kind, &self.stamps, (at.tsc)());
+                None
+            }
+            Wait::Exit { exit, gfn, access } => {
+                if !self.fetched(at, gfn, access, 0) {
+                    return Some(Step::Blocked);
+                }
+                self.wait = Wait::Nothing;
+                Some(self.to_machine(at, exit))
+            }
+            Wait::Result { value, gfn, access } => {
+                if !self.fetched(at, gfn, access, 0) {
+                    return Some(Step::Blocked);
+                }
+                self.wait = Wait::Nothing;
+                Some(self.end_hypercall(at, value))
+            }
+            Wait::Bench(mut wait) => {
+                let value = wait.poll(at.fabric, at.now_ns, (at.tsc)());
+                self.wait = Wait::Bench(wait);
+                let Some(value) = value else { return Some(Step::Blocked) };
+                self.wait = Wait::Nothing;
+                Some(self.end_hypercall(at, value))
+            }
+        }
+    }
+
+    /// Asks for a page again; `true` if it is here.
+    fn fetched<V, M: HostMemory>(
+        &mut self,
+        at: &mut Context<'_, V, M>,
+        gfn: Gfn,
+        access: Access,
+        ahead: u16,
+    ) -> bool {
+        match at.cluster.access(at.memory, gfn, access, ahead) {
+            Progress::Ready => true,
+            Progress::Pending | Progress::Starved => {
+                // Two processors may each keep a page that the other needs:
+                // none keeps for ever.
+                let now = (at.tsc)();
+                if now.saturating_sub(self.held_since) > self.hold_max {
+                    self.held_since = now;
+                    at.cluster.release_held(at.memory);
+                }
+                false
+            }
+        }
+    }
+
+    fn exited<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>, exit: Exit) -> Step {
+        let rip = at.vcpu.registers().rip;
+        let fault_in_ram = match exit {
+            Exit::PageFault { gpa, access, .. } => {
+                let gfn = gpa.gfn();
+                at.cluster.coherence().home(gfn).map(|_| (gfn, access))
+            }
+            _ => None,
+        };
+        if fault_in_ram.is_none() || rip != self.fault_rip {
+            // The instruction that pages were kept for has ended.
+            at.cluster.release_held(at.memory);
+            self.held_since = self.stamps.exit;
+        }
+        let Some((gfn, access)) = fault_in_ram else {
+            return self.to_machine(at, exit);
+        };
+        self.fault_rip = rip;
+        self.fault(at, gfn, access)
+    }
+
+    /// The guest touched RAM that this node does not hold in that way.
+    fn fault<V: Vcpu, M: HostMemory>(
+        &mut self,
+        at: &mut Context<'_, V, M>,
+        gfn: Gfn,
+        access: Access,
+    ) -> Step {
+        let entry = at.cluster.coherence().entry(at.memory, gfn);
+        let kind = match (entry.state, access) {
+            (PageState::Invalid, Access::Read) => FaultKind::Read,
+            (PageState::Invalid, Access::Write) => FaultKind::Write,
+            (PageState::Shared | PageState::Owned, Access::Write) => FaultKind::Upgrade,
+            (PageState::Shared | PageState::Owned, Access::Read) | (PageState::Exclusive, _) => {
+                FaultKind::Local
+            }
+        };
+        let ahead = match kind {
+            FaultKind::Read | FaultKind::Write => self.stream.miss(gfn),
+            _ => 0,
+        };
+        self.grants_before = at.cluster.coherence().counters().zero_grants;
+        self.stamps.sent = 0;
+        self.wait = Wait::Fault { gfn, access, ahead, kind };
+        let ready = self.fetched(at, gfn, access, ahead);
+        self.stamps.queued = (at.tsc)();
+        if ready {
+            // Settled at once; the caller has nothing to send or wait for.
+            self.stamps.mapped = self.stamps.queued;
+            return self.settle_wait(at).unwrap_or(Step::Ran);
+        }
+        Step::Blocked
+    }
+
+    fn to_machine<V: Vcpu, M: HostMemory>(
+        &mut self,
+        at: &mut Context<'_, V, M>,
+        exit: Exit,
+    ) -> Step {
+        let now = (at.tsc)();
+        let mut view = View { cluster: at.cluster, memory: at.memory };
+        let outcome = self.machine.handle_exit(CPU, &exit, at.vcpu, &mut view, now);
+        match outcome {
+            Outcome::Resume if exit == Exit::HostInterrupt => Step::Interrupted,
+            Outcome::Resume => Step::Ran,
+            Outcome::Halted => Step::Ran,
+            Outcome::Pending { gfn, access } => {
+                self.wait = Wait::Exit { exit, gfn, access };
+                Step::Ran
+            }
+            Outcome::PowerOff => Step::Ended(End::PowerOff),
+            Outcome::Reset => Step::Ended(End::Reset),
+            Outcome::Dead(death) => Step::Ended(End::Dead(death)),
+            Outcome::Hypercall => self.hypercall(at),
+        }
+    }
+
+    fn hypercall<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
+        let call = bench::Call::of(at.vcpu.registers());
+        match bench::start(call, at) {
+            bench::Started::Value(value) => self.end_hypercall(at, value),
+            bench::Started::Wait(wait) => {
+                self.wait = Wait::Bench(wait);
+                Step::Blocked
+            }
+        }
+    }
+
+    fn end_hypercall<V: Vcpu, M: HostMemory>(
+        &mut self,
+        at: &mut Context<'_, V, M>,
+        value: u64,
+    ) -> Step {
+        let now = (at.tsc)();
+        let mut view = View { cluster: at.cluster, memory: at.memory };
+        match self.machine.end_hypercall(CPU, value, at.vcpu, &mut view, now) {
+            Outcome::Pending { gfn, access } => {
+                self.wait = Wait::Result { value, gfn, access };
+                Step::Ran
+            }
+            _ => Step::Ran,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_misses_that_follow_on_fetch_ahead() {
+        let mut s = Stream::default();
+        assert_eq!(s.miss(Gfn(100)), 0);
+        assert_eq!(s.miss(Gfn(101)), 1);
+        assert_eq!(s.miss(Gfn(103)), 3);
+        assert_eq!(s.miss(Gfn(107)), 7);
+        assert_eq!(s.miss(Gfn(115)), 15);
+        assert_eq!(s.miss(Gfn(131)), 15);
+        assert_eq!(s.miss(Gfn(5)), 0);
+        assert_eq!(s.miss(Gfn(131 + 16)), 0);
+    }
+}

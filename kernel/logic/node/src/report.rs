@@ -1,0 +1,138 @@
+//! What a node tells the host tool: one JSON object on one line.
+//!
+//! The writer of the line puts its mark before it. Everything here is numbers
+//! and fixed words, so nothing has to be escaped.
+
+use super::clock::Clock;
+use super::cluster::Cluster;
+use super::histogram::Summary;
+use super::stages::{FAULT_NAMES, STAGE_NAMES, Stages};
+use core::fmt::{self, Write};
+use fabric::Fabric;
+
+fn measure(out: &mut dyn Write, name: &str, s: &Summary, clock: &Clock) -> fmt::Result {
+    let ns = |ticks| clock.ns(ticks);
+    write!(
+        out,
+        r#""{name}":{{"count":{},"min_ns":{},"p50_ns":{},"p90_ns":{},"p99_ns":{}}}"#,
+        s.count,
+        ns(s.min),
+        ns(s.p50),
+        ns(s.p90),
+        ns(s.p99)
+    )
+}
+
+/// Writes the fields of a node's `stages` event: `"faults":{..}` by kind,
+/// `"stages":{..}` of remote faults, `"serve"` and `"evict"`.
+///
+/// # Errors
+/// As the writer.
+pub fn stages(out: &mut dyn Write, stages: &Stages, clock: &Clock) -> fmt::Result {
+    let lists: [(&str, &[&str], &[_]); 2] =
+        [("faults", &FAULT_NAMES, &stages.faults), ("stages", &STAGE_NAMES, &stages.stages)];
+    for (list, names, histograms) in lists {
+        write!(out, r#""{list}":{{"#)?;
+        for (i, (name, histogram)) in names.iter().zip(histograms).enumerate() {
+            if i > 0 {
+                out.write_char(',')?;
+            }
+            measure(out, name, &histogram.summary(), clock)?;
+        }
+        out.write_str("},")?;
+    }
+    measure(out, "serve", &stages.serve.summary(), clock)?;
+    out.write_char(',')?;
+    measure(out, "evict", &stages.evict.summary(), clock)
+}
+
+/// Writes the fields of a node's `report` event: memory, pages, fabric.
+///
+/// # Errors
+/// As the writer.
+pub fn counters(out: &mut dyn Write, cluster: &Cluster, fabric: &Fabric) -> fmt::Result {
+    let c = cluster.coherence().counters();
+    let (nested, directory) = cluster.coherence().table_frames();
+    write!(
+        out,
+        r#""node":{},"free_frames":{},"masters":{},"nested_tables":{nested},"directory_tables":{directory}"#,
+        cluster.me().0,
+        cluster.coherence().free_frames(),
+        cluster.coherence().masters(),
+    )?;
+    let pages = [
+        ("read_fetches", c.read_fetches),
+        ("write_fetches", c.write_fetches),
+        ("upgrades", c.upgrades),
+        ("prefetches", c.prefetches),
+        ("skipped", c.skipped),
+        ("zero_grants", c.zero_grants),
+        ("zero_pages", c.zero_pages),
+        ("materialised", c.materialised),
+        ("pages_in", c.pages_in),
+        ("pages_out", c.pages_out),
+        ("invalidated", c.invalidated),
+        ("dropped", c.dropped),
+        ("evicted", c.evicted),
+        ("evicted_zero", c.evicted_zero),
+        ("promoted", c.promoted),
+        ("adopted", c.adopted),
+        ("refused", c.refused),
+        ("no_room", c.no_room),
+        ("deferred", c.deferred),
+        ("queued", c.queued),
+    ];
+    out.write_str(r#","pages":{"#)?;
+    for (i, (name, value)) in pages.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(out, r#"{comma}"{name}":{value}"#)?;
+    }
+    out.write_str(r#"},"fabric":{"#)?;
+    fabric_counters(out, fabric)?;
+    out.write_char('}')
+}
+
+/// Names of [`fabric::Drop`]'s reasons, in their order.
+const DROP_NAMES: [&str; fabric::Drop::COUNT] = [
+    "foreign",
+    "version",
+    "short",
+    "kind",
+    "check",
+    "malformed",
+    "other_cluster",
+    "not_for_me",
+    "echo",
+    "stale",
+    "wrong_source",
+    "from_lost",
+    "unexpected",
+    "beyond_window",
+    "no_buffer",
+    "stopped",
+];
+
+fn fabric_counters(out: &mut dyn Write, fabric: &Fabric) -> fmt::Result {
+    let c = fabric.counters();
+    let sum = |list: &[u64]| list.iter().sum::<u64>();
+    write!(
+        out,
+        r#""frames_in":{},"frames_out":{},"messages_in":{},"messages_out":{},"pages_in":{},"pages_out":{}"#,
+        sum(&c.frames_in),
+        sum(&c.frames_out),
+        sum(&c.messages_in),
+        sum(&c.messages_out),
+        c.pages_in,
+        c.pages_out
+    )?;
+    write!(
+        out,
+        r#","duplicates":{},"retransmits_timeout":{},"retransmits_fast":{},"pauses":{},"drops":{{"#,
+        c.duplicates, c.retransmits_timeout, c.retransmits_fast, c.pauses
+    )?;
+    for (i, (name, value)) in DROP_NAMES.iter().zip(&c.drops).enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(out, r#"{comma}"{name}":{value}"#)?;
+    }
+    out.write_char('}')
+}

@@ -1,0 +1,77 @@
+//! Where the time of a remote fault goes.
+//!
+//! The requester stamps one fault at a time; the owner stamps the serving of
+//! a request. Stamps are TSC reads; recording is a bucket count, no more.
+
+use super::histogram::Histogram;
+
+/// What kind of miss a fault was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// Answered on the spot.
+    Local,
+    /// A copy to read came from another node.
+    Read,
+    /// A page to write came from another node.
+    Write,
+    /// A copy that was here became writable.
+    Upgrade,
+    /// Zero pages were granted.
+    FirstTouch,
+}
+
+/// Names of the kinds, in the order of [`FaultKind`].
+pub const FAULT_NAMES: [&str; 5] =
+    ["local_fault", "read_fault", "write_fault", "upgrade", "first_touch"];
+
+/// Names of the stages of a read or write fault, in their order.
+pub const STAGE_NAMES: [&str; 5] = ["lookup", "send", "wire_and_remote", "map", "resume"];
+
+/// Stamps of the fault that is being handled, in TSC ticks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamps {
+    /// The guest has exited.
+    pub exit: u64,
+    /// The request is in the fabric's queue.
+    pub queued: u64,
+    /// The NIC has been told of it; 0 until then.
+    pub sent: u64,
+    /// The last frame was taken from the NIC.
+    pub received: u64,
+    /// The page is mapped.
+    pub mapped: u64,
+}
+
+/// Histograms of one node, in TSC ticks.
+#[derive(Clone, Debug, Default)]
+pub struct Stages {
+    /// By [`FaultKind`], from exit to just before the guest resumes.
+    pub faults: [Histogram; 5],
+    /// By stage, of read and write faults.
+    pub stages: [Histogram; 5],
+    /// From the arrival of a frame until the page it asks for is with the NIC.
+    pub serve: Histogram,
+    /// From the decision to move a page away until it has arrived.
+    pub evict: Histogram,
+}
+
+impl Stages {
+    /// Counts a fault that is about to resume at `now`.
+    pub fn fault(&mut self, kind: FaultKind, at: &Stamps, now: u64) {
+        self.faults[kind as usize].record(now.saturating_sub(at.exit));
+        let remote = matches!(kind, FaultKind::Read | FaultKind::Write);
+        if remote && at.sent != 0 {
+            let points = [at.exit, at.queued, at.sent, at.received, at.mapped, now];
+            for (histogram, pair) in self.stages.iter_mut().zip(points.windows(2)) {
+                histogram.record(pair[1].saturating_sub(pair[0]));
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.faults.iter_mut().chain(&mut self.stages).for_each(Histogram::clear);
+        self.serve.clear();
+        self.evict.clear();
+    }
+}
