@@ -8,6 +8,7 @@ use acpi_tables::aml::{
     Return, Scope, Uuid, ZERO,
 };
 use acpi_tables::{Aml, sdt::Sdt};
+use addr::NodeId;
 use alloc::{boxed::Box, format, vec, vec::Vec};
 use chipset::map;
 use core::ops::RangeInclusive;
@@ -77,6 +78,8 @@ fn host_bridge(config: &Config<'_>, out: &mut Vec<u8>) {
             &name("_UID", &ZERO),
             &name("_SEG", &ZERO),
             &name("_BBN", &ZERO),
+            // Device models run on the leading node.
+            &name("_PXM", &NodeId::LEADER.0),
             &name("_CRS", &ResourceTemplate::new(refs(&windows))),
             &Raw(osc),
         ],

@@ -16,6 +16,8 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(test)]
+mod hostile;
 pub mod ioapic;
 pub mod lapic;
 pub mod map;
