@@ -11,7 +11,9 @@ use crate::io::{Control, Io};
 use crate::{Drop, Event, RefuseReason};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-use wire::{Accept, BROADCAST, Entry, Hello, Mac, Roster};
+use wire::{BROADCAST, Entry, Hello, Mac};
+
+mod proposal;
 
 /// Hello intervals after which a silent candidate is forgotten.
 const FORGET: u64 = 20;
@@ -75,7 +77,7 @@ pub(crate) struct Forming {
     double: Option<(u64, u8)>,
     /// Until when we stay out because of it.
     double_until_ns: u64,
-    reported: Vec<(Mac, u64, RefuseReason)>,
+    reported: Vec<(Mac, RefuseReason)>,
 }
 
 impl Forming {
@@ -149,9 +151,9 @@ impl Forming {
         matches!(self.phase, Phase::Accepted { .. }) && epoch == self.epoch
     }
 
-    /// Reports a refusal, once for each life of a node.
-    pub(crate) fn report(&mut self, io: &mut Io, by: Mac, incarnation: u64, why: RefuseReason) {
-        let entry = (by, incarnation, why);
+    /// Reports a refusal, once for each node and reason.
+    pub(crate) fn report(&mut self, io: &mut Io, by: Mac, why: RefuseReason) {
+        let entry = (by, why);
         if self.reported.contains(&entry) {
             return;
         }
@@ -189,7 +191,7 @@ impl Forming {
             return self.double(io, theirs.incarnation);
         }
         if let Some((ours, told)) = self.conflict(io, hello) {
-            self.report(io, theirs.mac, theirs.incarnation, ours);
+            self.report(io, theirs.mac, ours);
             let incarnation = theirs.incarnation;
             io.control(Control::Refuse { to: theirs.mac, incarnation, reason: told });
             if let Ok(at) = self.find(theirs.mac) {
@@ -247,7 +249,7 @@ impl Forming {
         if heard >= 2 {
             self.stay_out(io);
             let reason = RefuseReason::DuplicateIdentity;
-            self.report(io, self.me.mac, incarnation, reason);
+            self.report(io, self.me.mac, reason);
             io.control(Control::Refuse { to: BROADCAST, incarnation, reason });
         }
         Ok(())
@@ -264,110 +266,6 @@ impl Forming {
         if self.proposing() {
             self.phase = Phase::Seeking;
         }
-    }
-
-    /// Proposes, when all are here and none would rather lead.
-    fn try_propose(&mut self, io: &mut Io) {
-        let best = self.candidates.iter().all(|c| rank(&self.me, &c.entry) == Ordering::Less);
-        let seeking = self.phase == Phase::Seeking && io.now_ns >= self.double_until_ns;
-        if !best || !seeking || self.known() != io.config.nodes {
-            return;
-        }
-        self.attempts += 1;
-        self.epoch = io.rng.next() ^ self.me.incarnation.wrapping_add(self.attempts);
-        self.epoch = self.epoch.max(1);
-        self.leader = self.me.mac;
-        self.roster.clear();
-        self.roster.push(Some(self.me));
-        self.roster.extend(self.candidates.iter().map(|c| Some(c.entry)));
-        self.candidates.iter_mut().for_each(|c| c.accepted = false);
-        self.phase = Phase::Proposing { since_ns: io.now_ns };
-        self.send_roster(io);
-    }
-
-    /// Sends the proposal to all who have not accepted it.
-    fn send_roster(&self, io: &mut Io) {
-        for c in self.candidates.iter().filter(|c| !c.accepted) {
-            io.control(Control::Roster { to: c.entry.mac, commit: false, first: 0 });
-        }
-    }
-
-    /// Takes consent to our proposal; see [`Forming::agreed`].
-    pub(crate) fn accept(&mut self, src: Mac, epoch: u64, accept: &Accept) -> Result<(), Drop> {
-        let at = self.find(src).map_err(|_| Drop::Unexpected)?;
-        let candidate = &mut self.candidates[at];
-        let meant = matches!(self.phase, Phase::Proposing { .. }) && epoch == self.epoch;
-        if !meant || candidate.entry.incarnation != accept.incarnation {
-            return Err(Drop::Stale);
-        }
-        candidate.accepted = true;
-        Ok(())
-    }
-
-    /// Takes a part of a proposal or of a commit; `Ok(true)`: the roster is
-    /// complete and committed.
-    pub(crate) fn roster(
-        &mut self,
-        io: &mut Io,
-        (src, epoch, commit): (Mac, u64, bool),
-        roster: &Roster<'_>,
-    ) -> Result<bool, Drop> {
-        if roster.total != io.config.nodes {
-            return Err(Drop::Unexpected);
-        }
-        let same = epoch == self.epoch && src == self.leader && !self.proposing();
-        let busy = match self.phase {
-            Phase::Seeking => false,
-            Phase::Proposing { .. } => {
-                let head = roster.entries().next().filter(|_| roster.first == 0);
-                head.is_none_or(|e| rank(&e, &self.me) != Ordering::Less)
-            }
-            Phase::Accepted { .. } => src != self.leader,
-        };
-        if !commit && (busy || io.now_ns < self.double_until_ns) {
-            return Err(Drop::Unexpected);
-        }
-        if !same {
-            self.phase = Phase::Seeking;
-            (self.epoch, self.leader) = (epoch, src);
-            self.roster.clear();
-            self.roster.resize(usize::from(roster.total), None);
-        }
-        let from = usize::from(roster.first);
-        for (place, entry) in self.roster[from..].iter_mut().zip(roster.entries()) {
-            *place = Some(entry);
-        }
-        if self.roster.iter().any(Option::is_none) {
-            return Ok(false);
-        }
-        if !self.roster_sound() {
-            (self.epoch, self.phase) = (0, Phase::Seeking);
-            return Err(Drop::Malformed);
-        }
-        if commit {
-            return Ok(true);
-        }
-        if self.phase == Phase::Seeking {
-            self.phase = Phase::Accepted { since_ns: io.now_ns };
-        }
-        io.control(Control::Accept { to: src, epoch });
-        Ok(false)
-    }
-
-    /// Whether the complete roster has an order, and us as we are.
-    fn roster_sound(&self) -> bool {
-        let mut others = self.members();
-        let leads = others.next().is_some_and(|e| e.mac == self.leader);
-        let mut found = false;
-        let mut last = None;
-        for e in others {
-            if e.mac == self.leader || last >= Some(e.mac) {
-                return false;
-            }
-            last = Some(e.mac);
-            found |= e == self.me;
-        }
-        leads && found && self.members().all(|e| sound(&e))
     }
 
     /// Excuses everyone's silence after our own absence.

@@ -218,7 +218,7 @@ impl Fabric {
         if reason == RefuseReason::DuplicateIdentity {
             self.forming.stay_out(&self.io);
         }
-        self.forming.report(&mut self.io, header.src, refuse.incarnation, reason);
+        self.forming.report(&mut self.io, header.src, reason);
         Ok(())
     }
 

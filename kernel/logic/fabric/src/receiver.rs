@@ -171,3 +171,71 @@ impl Receiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Channel;
+
+    fn message(sequence: u32, part: u8, parts: u8) -> Message<'static> {
+        Message { channel: Channel::Request, sequence, part, parts, body: &[0; 32] }
+    }
+
+    #[test]
+    fn plans_cover_the_page() {
+        for mtu in wire::MTU_MIN..=wire::MTU_MAX {
+            let plan = Plan::new(mtu);
+            let mut end = 0;
+            for part in 0..plan.parts {
+                let (start, len) = plan.slice(part);
+                assert_eq!(start, end);
+                assert!(PAGE_OFFSET + usize::from(len) <= usize::from(mtu) + ETHERNET_BYTES);
+                end = start + len;
+            }
+            assert_eq!(usize::from(end), PAGE_SIZE);
+            assert!(plan.parts <= crate::WINDOW_MIN);
+        }
+        assert_eq!((Plan::new(1500).parts, Plan::new(9000).parts), (3, 1));
+    }
+
+    #[test]
+    fn takes_each_number_once_within_the_window() {
+        let (plan, mut pool) = (Plan::new(9000), Pool::new(0));
+        let mut receiver = Receiver::new();
+        receiver.awaited = u32::MAX - 1; // numbers wrap
+        let mut take = |n: u32| receiver.accept(&message(n, 0, 0), &[], (plan, 4), &mut pool);
+        assert_eq!(take(2), Verdict::Beyond);
+        assert_eq!(take(1), Verdict::Whole);
+        assert_eq!(take(1), Verdict::Duplicate);
+        assert_eq!(take(u32::MAX - 1), Verdict::Whole);
+        assert_eq!(take(3), Verdict::Beyond);
+        assert_eq!(take(u32::MAX - 1), Verdict::Duplicate);
+        assert_eq!(take(2), Verdict::Whole);
+        assert_eq!(take(u32::MAX), Verdict::Whole);
+        assert_eq!(take(0), Verdict::Whole);
+        assert_eq!(receiver.state(), (3, 0));
+    }
+
+    #[test]
+    fn an_empty_pool_refuses_and_recovers() {
+        let (plan, mut pool) = (Plan::new(1500), Pool::new(1));
+        let (mut a, mut b) = (Receiver::new(), Receiver::new());
+        let part = |r: &mut Receiver, pool: &mut Pool, part: u8| {
+            let bytes = [part + 1; PAGE_SIZE];
+            let (_, len) = plan.slice(part);
+            let payload = &bytes[..usize::from(len)];
+            r.accept(&message(u32::from(part), part, 3), payload, (plan, 4), pool)
+        };
+        assert_eq!(part(&mut a, &mut pool, 2), Verdict::Kept);
+        assert_eq!(part(&mut b, &mut pool, 0), Verdict::NoBuffer);
+        assert_eq!(b.state(), (0, 0));
+        assert_eq!(part(&mut a, &mut pool, 0), Verdict::Kept);
+        assert_eq!(part(&mut a, &mut pool, 1), Verdict::Assembled(0));
+        let page = pool.page(0);
+        assert_eq!((page[0], page[1384], page[PAGE_SIZE - 1]), (1, 2, 3));
+        pool.give_back(0);
+        assert_eq!(part(&mut b, &mut pool, 0), Verdict::Kept);
+        b.clear(&mut pool);
+        assert_eq!(pool.free.len(), 1);
+    }
+}
