@@ -15,6 +15,11 @@ multiboot2_header:
     .short 6                            # module alignment: 4 KiB
     .short 0
     .long 8
+    .short 4                            # console flags
+    .short 1                            # optional: the node uses COM1
+    .long 12
+    .long 0
+    .long 0                             # padding
     .short 0                            # end of tags
     .short 0
     .long 8

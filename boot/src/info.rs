@@ -167,7 +167,7 @@ impl BootInfo {
     }
 
     /// Adds a module; an empty one, or one too many, is left out.
-    pub(crate) fn add_module(&mut self, range: Range, name: &[u8]) {
+    pub fn add_module(&mut self, range: Range, name: &[u8]) {
         if range.is_empty() || self.module_count == MODULES_MAX {
             return;
         }

@@ -33,6 +33,12 @@ fn describe(info: &BootInfo, platform: &Platform) {
         let (start, len) = (module.range.start, module.range.len());
         log::info!("module {i}: {len} bytes at {start:#x}, {:?}", module.name.as_str());
     }
+    let payload = platform.modules.payload();
+    let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    if let Some(kernel) = payload.kernel {
+        let initrd = len(payload.initrd);
+        log::info!("payload: kernel {} bytes, initrd {initrd} bytes", kernel.len());
+    }
     let cpus = acpi::get().map_or(1, |t| t.cpus.iter().filter(|c| c.enabled).count());
     let mode = if apic::is_x2apic() { "x2APIC" } else { "xAPIC" };
     log::info!("{cpus} processors, {} MHz TSC, {mode} {}", clock::tsc_hz() / 1_000_000, apic::id());

@@ -7,7 +7,7 @@
 
 use addr::{Frame, PAGE_SIZE, PageBytes};
 use alloc::vec::Vec;
-use boot::{BootInfo, Range, RangeSet};
+use boot::{BootInfo, Module, Payload, Range, RangeSet};
 use core::arch::asm;
 use paging::HostMemory;
 use spin::Once;
@@ -89,10 +89,57 @@ fn without_kernel(info: &BootInfo) -> RangeSet<RANGES_MAX> {
     free
 }
 
-/// The frames that the modules occupy and nothing else does: free once the
-/// payload has been copied out of them.
-#[must_use]
-pub fn module_regions(info: &BootInfo) -> Vec<FrameRange> {
+/// The files that the loader brought, until their frames are given back.
+pub struct Modules {
+    info: &'static BootInfo,
+}
+
+impl Modules {
+    /// The modules of this boot.
+    ///
+    /// # Safety
+    /// To be made once; usable RAM above page 0 is mapped, and the modules'
+    /// frames are not given out elsewhere ([`BootMemory`] leaves them out).
+    #[cfg(target_os = "none")]
+    pub(crate) unsafe fn new(info: &'static BootInfo) -> Modules {
+        Modules { info }
+    }
+
+    /// A module's bytes; `None` where they are not in usable RAM.
+    #[must_use]
+    pub fn bytes(&self, module: &Module) -> Option<&[u8]> {
+        let range = module.range;
+        let listed = self.info.modules().iter().any(|m| m.range == range);
+        let is_ram = self.info.usable.covers(range.touched_pages());
+        if !listed || !is_ram || range.start < PAGE_SIZE as u64 {
+            return None;
+        }
+        if range.end > crate::page_table::ADDRESS_END || overlap(range, self.info.image.image) {
+            return None;
+        }
+        // SAFETY: mapped RAM that nobody writes to as long as `self` lives
+        // (`new`); any pattern is a valid u8.
+        Some(unsafe { core::slice::from_raw_parts(range.start as *const u8, range.len() as usize) })
+    }
+
+    /// The guest's kernel, initial RAM disk and command line.
+    #[must_use]
+    pub fn payload(&self) -> Payload<'_> {
+        boot::bundle::payload(self.info.modules(), |module| self.bytes(module))
+    }
+
+    /// Gives up the modules: the frames that they and nothing else occupied.
+    #[must_use]
+    pub fn into_regions(self) -> Vec<FrameRange> {
+        module_regions(self.info)
+    }
+}
+
+const fn overlap(a: Range, b: Range) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn module_regions(info: &BootInfo) -> Vec<FrameRange> {
     let mut modules = without_kernel(info);
     for range in BootMemory::new(info).free.as_slice() {
         modules.remove(*range);
@@ -284,6 +331,23 @@ mod tests {
         info.usable.insert(Range::new(0x10_0000, 0x800_0000));
         info.image.image = Range::new(0x100_0000, 0x110_0000);
         info
+    }
+
+    #[test]
+    fn modules_come_back_once_and_whole() {
+        let mut info = info();
+        info.add_module(Range::new(0x200_0001, 0x200_1001), b"kernel");
+        info.add_module(Range::new(0x200_1800, 0x200_1900), b"shares its page");
+        info.add_module(Range::new(0x5000, 0x6000), b"low");
+        info.add_module(Range::new(0x10F_F000, 0x110_1000), b"into the image");
+        info.add_module(Range::new(0x7FF_F000, 0x800_1000), b"beyond RAM");
+        let page = |start: u64, end: u64| FrameRange { start: Frame(start), end: Frame(end) };
+        let expected = [page(0x1100, 0x1101), page(0x2000, 0x2002), page(0x7FFF, 0x8000)];
+        assert_eq!(module_regions(&info), expected);
+        let free = BootMemory::new(&info).into_regions();
+        for r in expected {
+            assert!(free.iter().all(|f| f.end <= r.start || r.end <= f.start));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Takes the machine over from the boot code.
 
-use crate::memory::{BootMemory, PhysMemory};
+use crate::memory::{BootMemory, Modules, PhysMemory};
 use crate::page_table::MapError;
 use crate::{
     acpi, address_space, apic, clock, cpu, descriptors, exceptions, heap, pci, pic, report,
@@ -13,6 +13,8 @@ pub struct Platform {
     pub boot_memory: BootMemory,
     /// Access to all frames.
     pub memory: PhysMemory,
+    /// The files that the loader brought.
+    pub modules: Modules,
     /// RAM that the firmware left to the node, in bytes.
     pub ram_bytes: u64,
 }
@@ -73,5 +75,7 @@ pub unsafe fn start(
     log::info!("TSC {} kHz by {by}", clock::tsc_hz() / 1000);
     apic::start();
     pci::start(tables.ecam);
-    Ok(Platform { boot_memory, memory, ram_bytes })
+    // SAFETY: once; the page tables above map all usable RAM but page 0.
+    let modules = unsafe { Modules::new(info) };
+    Ok(Platform { boot_memory, memory, modules, ram_bytes })
 }
