@@ -15,7 +15,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 
 /// A program and the file descriptors that it inherits under their numbers.
 struct Request {
@@ -27,6 +28,9 @@ struct Request {
 /// Processes that run, by their id; gone from here before they are reaped,
 /// so that no signal can reach another process that got the same id.
 static RUNNING: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+
+/// Told whenever a process has left the list.
+static ENDED: Condvar = Condvar::new();
 
 /// The way to the thread that starts processes.
 static STARTER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
@@ -121,16 +125,23 @@ pub(crate) fn wait(mut child: Child) -> io::Result<ExitStatus> {
     // off the list.
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     while waitid(Id::Pid(pid), flags) == Err(nix::Error::EINTR) {}
-    with_running(|running| {
+    let status = with_running(|running| {
         running.remove(&child.id());
         child.wait()
-    })
+    });
+    ENDED.notify_all();
+    status
 }
 
-/// Kills everything that was started and still runs. For signal handlers
-/// and the like, where the owners of the clusters cannot be reached.
-pub fn kill_all() {
+/// Kills everything that was started and still runs, and waits until it is
+/// gone, at most `limit`. For signal handlers and the like, where the owners
+/// of the clusters cannot be reached.
+pub fn kill_all(limit: Duration) {
     with_running(|running| running.iter().for_each(|&id| send_kill(id)));
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let some_left = |r: &mut Option<HashSet<u32>>| r.as_ref().is_some_and(|r| !r.is_empty());
+    // What the limit cuts off is killed all the same.
+    let _ = ENDED.wait_timeout_while(running, limit, some_left);
 }
 
 /// Sends the signal; a process that has ended meanwhile is no error.

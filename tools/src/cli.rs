@@ -1,0 +1,272 @@
+//! The command line: verbs and their options.
+
+use clap::{Args, Parser, Subcommand};
+use runner::{Faults, LinkOptions, MemorySize, NODES_MAX};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Turns several machines into one: builds, boots and tests Pangaea.
+#[derive(Debug, Parser)]
+#[command(name = "cargo pangaea", bin_name = "cargo pangaea", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What `cargo pangaea` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Boot a cluster of emulated nodes and a guest on it.
+    Run(RunArgs),
+    /// Build the node's image.
+    Build,
+    /// Make a bootable image for real machines (USB stick or CD).
+    Image(ImageArgs),
+    /// Say what this machine has and lacks, and the command that mends it.
+    Doctor(DoctorArgs),
+    /// Run every check and test of the project.
+    Test(TestArgs),
+    /// Measure a cluster.
+    Bench(BenchArgs),
+}
+
+/// What the exit statuses of `run` mean, for its help.
+const RUN_STATUSES: &str = "\
+Exit status: COMMAND's own; 0 after the guest's power-off or reset; 2 for a bad option; \
+120 the cluster could not start or form; 121 a node was lost; 122 the guest died; \
+123 Pangaea stopped with a fault of its own; 124 the time of --timeout ran out; \
+1 for any other failure; 128 and a signal's number if a signal ended it.
+
+Without COMMAND the terminal is the guest's console: \"exit\" switches the guest off, \
+Ctrl-A x ends everything at once, Ctrl-A Ctrl-A sends one Ctrl-A.";
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = RUN_STATUSES)]
+pub(crate) struct RunArgs {
+    /// How many nodes [default: 2, or 1 for a machine without Pangaea].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: Option<u32>,
+    /// Memory of each node.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: MemorySize,
+    /// The guest's kernel: a file, or a series of Debian's such as 6.12.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<OsString>,
+    /// The guest's initial RAM disk instead of the default one.
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Further words for the guest kernel's command line.
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+    /// The machine recipe, a name in qemu/machines.
+    #[arg(long, value_name = "NAME", default_value = "q35-svm")]
+    pub(crate) machine: String,
+    /// Print one JSON object at the end instead of the command's output.
+    #[arg(long, requires = "command")]
+    pub(crate) json: bool,
+    /// Keep the logs of every serial port in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Show the nodes' logs and the guest kernel's console on standard error.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// End the run after this many seconds.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) timeout: Option<u64>,
+    /// How many seconds the nodes wait for each other.
+    #[arg(long, value_name = "SECS", default_value_t = 30)]
+    pub(crate) join_timeout: u64,
+    /// Faults and captures of the link.
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// Start only this many of the nodes (to see what a missing one does).
+    #[arg(long, value_name = "K", hide = true)]
+    pub(crate) start_nodes: Option<u32>,
+    /// Further words for every node's own command line.
+    #[arg(long, value_name = "STR", hide = true)]
+    pub(crate) node_append: Option<String>,
+    /// Another node image than the one that is built here.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) image: Option<PathBuf>,
+    /// A command to run in the guest; its output and exit status are run's.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What the link between the nodes does to frames.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LinkArgs {
+    /// Percentage of frames that are lost.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = percentage)]
+    pub(crate) loss: f64,
+    /// Percentage of frames that arrive twice.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = percentage)]
+    pub(crate) duplicate: f64,
+    /// Percentage of frames that arrive late, behind others.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = percentage)]
+    pub(crate) reorder: f64,
+    /// Which frames are hit.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Capture every frame in this file (pcap).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+impl LinkArgs {
+    /// The runner's form of these options.
+    pub(crate) fn options(&self) -> LinkOptions {
+        let Self { loss, duplicate, reorder, seed, .. } = *self;
+        let faults = Faults { loss, duplicate, reorder, seed };
+        LinkOptions { faults, pcap: self.pcap.clone() }
+    }
+}
+
+/// Reads a percentage.
+fn percentage(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("give a number from 0 to 100".to_owned()),
+    }
+}
+
+/// Options of `image`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// How many machines the cluster has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: u32,
+    /// The guest's kernel: a file, or a series of Debian's such as 6.12.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<OsString>,
+    /// The guest's initial RAM disk instead of the default one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Further words for the guest kernel's command line.
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+    /// Largest frame payload of the machines' network in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1500..=9000))]
+    pub(crate) mtu: u16,
+    /// How many seconds a machine waits for the others.
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
+    pub(crate) join_timeout: u64,
+    /// Make lending memory the boot menu's default, instead of leading.
+    #[arg(long)]
+    pub(crate) lend: bool,
+    /// Where to write the image.
+    #[arg(value_name = "OUTPUT", default_value = "pangaea.iso")]
+    pub(crate) output: PathBuf,
+}
+
+/// Options of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Install what is missing (on Debian as root).
+    #[arg(long)]
+    pub(crate) fix: bool,
+}
+
+/// Options of `test`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Leave out the system tests, which boot whole clusters.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+/// Options of `bench`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) what: Bench,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// What it costs to touch a page that another node holds.
+    RemoteFault(RemoteFaultArgs),
+}
+
+/// Options of `bench remote-fault`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RemoteFaultArgs {
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: u32,
+    /// Memory of each node.
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub(crate) memory: MemorySize,
+    /// The machine recipe, a name in qemu/machines.
+    #[arg(long, value_name = "NAME", default_value = "q35-svm")]
+    pub(crate) machine: String,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to write the JSON and the plot.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// End the run after this many seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(words: &[&str]) -> Result<RunArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["pangaea", "run"].iter().chain(words))?;
+        match cli.verb {
+            Verb::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_is_everything_after_the_dashes() {
+        let args = run(&["--nodes", "4", "--memory", "32G", "--", "sh", "-c", "a | b"]).unwrap();
+        assert_eq!(args.nodes, Some(4));
+        assert_eq!(args.memory.mib(), 32 << 10);
+        assert_eq!(args.command, ["sh", "-c", "a | b"]);
+    }
+
+    #[test]
+    fn guest_words_may_begin_with_a_dash() {
+        assert_eq!(run(&["--append", "-- x"]).unwrap().append.as_deref(), Some("-- x"));
+    }
+
+    #[test]
+    fn bad_options_are_usage_errors() {
+        for words in [
+            &["--nodes", "0"][..],
+            &["--nodes", "65"],
+            &["--memory", "1"],
+            &["--memory", "lots"],
+            &["--loss", "101"],
+            &["--loss", "x"],
+            &["--json"],
+            &["--no-such-option"],
+            &["--initrd", "f", "--", "true"],
+        ] {
+            let error = run(words).expect_err(&words.join(" "));
+            assert_eq!(error.exit_code(), i32::from(runner::session::status::USAGE), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn percentages_may_carry_their_sign() {
+        let link = run(&["--loss", "5%", "--reorder", "2.5"]).unwrap().link.options();
+        assert_eq!((link.faults.loss, link.faults.reorder), (5.0, 2.5));
+    }
+}

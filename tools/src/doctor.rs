@@ -1,0 +1,126 @@
+//! `cargo pangaea doctor`: what this machine has and lacks.
+
+use crate::cli::DoctorArgs;
+use crate::compile::{self, DEBIAN_NEEDS, TARGET};
+use crate::progress::Progress;
+use crate::system::{self, Need, Probe, install_command, missing_packages};
+use anyhow::Result;
+use runner::Recipe;
+
+/// The emulator.
+const EMULATOR: [Need; 1] = [Need {
+    name: "qemu-system-x86_64",
+    probe: Probe::Program("qemu-system-x86_64"),
+    package: "qemu-system-x86",
+    purpose: "runs the nodes",
+}];
+
+/// What a bootable image is made with.
+pub(crate) const IMAGE_NEEDS: [Need; 5] = [
+    Need {
+        name: "grub-mkrescue",
+        probe: Probe::Program("grub-mkrescue"),
+        package: "grub-common",
+        purpose: "makes bootable images",
+    },
+    Need {
+        name: "GRUB for BIOS",
+        probe: Probe::File("/usr/lib/grub/i386-pc/moddep.lst"),
+        package: "grub-pc-bin",
+        purpose: "images that boot on BIOS",
+    },
+    Need {
+        name: "GRUB for UEFI",
+        probe: Probe::File("/usr/lib/grub/x86_64-efi/moddep.lst"),
+        package: "grub-efi-amd64-bin",
+        purpose: "images that boot on UEFI",
+    },
+    Need {
+        name: "xorriso",
+        probe: Probe::Program("xorriso"),
+        package: "xorriso",
+        purpose: "makes bootable images",
+    },
+    Need {
+        name: "mtools",
+        probe: Probe::Program("mformat"),
+        package: "mtools",
+        purpose: "images that boot on UEFI",
+    },
+];
+
+/// What tests need beside that.
+pub(crate) const TEST_NEEDS: [Need; 1] = [Need {
+    name: "OVMF",
+    probe: Probe::File("/usr/share/OVMF/OVMF_CODE.fd"),
+    package: "ovmf",
+    purpose: "tests of booting by UEFI",
+}];
+
+/// What only Debian has, and what cannot be mended by a package.
+const GUEST_NEEDS: [Need; 2] = [
+    Need {
+        name: "apt",
+        probe: Probe::Program("apt-get"),
+        package: "apt",
+        purpose: "fetches the default guest's packages",
+    },
+    Need {
+        name: "dpkg-deb",
+        probe: Probe::Program("dpkg-deb"),
+        package: "dpkg",
+        purpose: "unpacks the default guest's packages",
+    },
+];
+
+/// What a recipe's emulator needs; one that is not in Debian's packages is
+/// the user's affair.
+pub(crate) fn emulator_needs(recipe: &Recipe) -> &'static [Need] {
+    if recipe.emulator == EMULATOR[0].name { &EMULATOR } else { &[] }
+}
+
+/// Prints what there is and returns the exit status: 0 if all is there.
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
+    let progress = Progress::new();
+    let needs = needs();
+    if args.fix {
+        system::ensure(&needs, &progress)?;
+    }
+    for need in needs.iter().chain(&GUEST_NEEDS) {
+        line(need.is_met(), need.name, need.purpose);
+    }
+    line(compile::rustup_has_target(), &format!("Rust's target {TARGET}"), "builds the image");
+    line(
+        runner::process::in_path("setpriv"),
+        "setpriv",
+        "ends the emulators should this program be killed",
+    );
+    let packages = missing_packages(&needs);
+    if packages.is_empty() {
+        println!("\nNothing is missing.");
+        return Ok(0);
+    }
+    println!("\nMend it with: {}{}", sudo(), install_command(&packages));
+    Ok(1)
+}
+
+/// Everything that a package can bring.
+fn needs() -> Vec<Need> {
+    let mut needs = EMULATOR.to_vec();
+    needs.extend(IMAGE_NEEDS);
+    needs.extend(TEST_NEEDS);
+    if !compile::rustup_has_target() {
+        needs.extend(DEBIAN_NEEDS);
+    }
+    needs
+}
+
+/// What others than root put before the command.
+fn sudo() -> &'static str {
+    if nix::unistd::geteuid().is_root() { "" } else { "sudo " }
+}
+
+/// Prints one line of the list.
+fn line(there: bool, name: &str, purpose: &str) {
+    println!("{:<7} {name:<32} {purpose}", if there { "ok" } else { "missing" });
+}
