@@ -25,6 +25,8 @@ pub struct FakeVcpu {
     pub xcr0: u64,
     /// Flushes owed so far.
     pub flushes: u64,
+    /// The host's CPUID; all zeroes by default.
+    pub cpuid: fn(u32, u32) -> [u32; 4],
 }
 
 impl Default for FakeVcpu {
@@ -40,6 +42,7 @@ impl Default for FakeVcpu {
             tsc_offset: 0,
             xcr0: 1,
             flushes: 0,
+            cpuid: |_, _| [0; 4],
         }
     }
 }
@@ -85,8 +88,8 @@ impl Vcpu for FakeVcpu {
     fn set_tsc_offset(&mut self, offset: u64) {
         self.tsc_offset = offset;
     }
-    fn host_cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
-        [0; 4]
+    fn host_cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        (self.cpuid)(leaf, subleaf)
     }
     fn set_xcr0(&mut self, value: u64) {
         self.xcr0 = value;

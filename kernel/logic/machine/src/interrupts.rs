@@ -1,0 +1,188 @@
+//! From device lines to injected vectors.
+//!
+//! Device outputs are wired to the 8259 pair and to the I/O APIC under their
+//! ISA numbers, except that the interval timer is pin 2 of the I/O APIC (as
+//! the MADT's override tells). Messages of the I/O APIC and IPIs of local
+//! APICs are routed to every local APIC that accepts them. INIT and start-up
+//! change a processor's [`RunState`]; what remains of them to do with its
+//! registers is done by `prepare_entry` on the processor's own turn.
+
+use crate::state::{self, RunState};
+use crate::{Machine, Power};
+use chipset::lapic::{Delivered, Effect};
+use chipset::{Delivery, Message, map};
+use vcpu::{Event, RFLAGS_IF, Vcpu};
+
+/// ISA interrupts whose lines the machine samples.
+const SAMPLED: [u8; 4] = [map::IRQ_COM2, map::IRQ_COM1, map::IRQ_RTC, map::IRQ_SCI];
+/// Messages taken from the I/O APIC in one go: every pin may speak, and once
+/// more after an end of interrupt.
+const MESSAGES_MAX: usize = 2 * chipset::ioapic::PINS;
+
+impl Machine {
+    /// Does what is due in the devices, and carries their lines on.
+    pub(crate) fn run_devices(&mut self, time: u64) {
+        let d = &mut self.devices;
+        let due = |deadline: Option<u64>| deadline.is_some_and(|at| at <= time);
+        if due(d.pit.deadline()) {
+            d.pit.tick(time);
+        }
+        if due(d.rtc.deadline()) {
+            d.rtc.tick(time);
+        }
+        if due(d.pm.deadline()) {
+            d.pm.tick(time);
+        }
+        for uart in &mut d.uarts {
+            if due(uart.deadline()) {
+                uart.tick(time);
+            }
+        }
+        self.sync_lines();
+    }
+
+    /// Samples the devices' interrupt lines.
+    pub(crate) fn sync_lines(&mut self) {
+        let d = &mut self.devices;
+        let mut lines = 0u16;
+        let levels =
+            [d.uarts[1].line(), d.uarts[0].line() || d.uarts[2].line(), d.rtc.line(), d.pm.line()];
+        for (irq, high) in SAMPLED.into_iter().zip(levels) {
+            lines |= u16::from(high) << irq;
+        }
+        let changed = lines ^ d.lines;
+        for irq in SAMPLED.into_iter().filter(|irq| changed & (1 << irq) != 0) {
+            let high = lines & (1 << irq) != 0;
+            d.pic.set_line(irq, high);
+            d.ioapic.set_line(irq, high);
+        }
+        d.lines = lines;
+        if d.pit.take_irq() {
+            for high in [false, true] {
+                d.pic.set_line(map::IRQ_PIT, high);
+                d.ioapic.set_line(map::GSI_PIT, high);
+            }
+        }
+        self.drain_ioapic();
+    }
+
+    /// Delivers what the I/O APIC has to say.
+    pub(crate) fn drain_ioapic(&mut self) {
+        for _ in 0..MESSAGES_MAX {
+            let Some(message) = self.devices.ioapic.take_message() else { return };
+            self.route(&message, None);
+        }
+    }
+
+    /// Does what a write to a local APIC asks for.
+    pub(crate) fn apply(&mut self, cpu: usize, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Ipi(message) => {
+                let source = self.cpus[cpu].lapic.id();
+                self.route(&message, Some(source));
+            }
+            Effect::EndOfInterrupt(vector) => {
+                self.devices.ioapic.end_of_interrupt(vector);
+                self.drain_ioapic();
+            }
+        }
+    }
+
+    /// Gives a message to the local APICs it is for.
+    fn route(&mut self, message: &Message, source: Option<u32>) {
+        let accepts = |cpu: &crate::cpu::Cpu| cpu.lapic.accepts(message.destination, source);
+        if message.delivery == Delivery::LowestPriority {
+            let best = (0..self.cpus.len())
+                .filter(|&i| accepts(&self.cpus[i]))
+                .min_by_key(|&i| self.cpus[i].lapic.arbitration_priority());
+            if let Some(best) = best {
+                self.deliver(best, message);
+            }
+            return;
+        }
+        for i in 0..self.cpus.len() {
+            if accepts(&self.cpus[i]) {
+                self.deliver(i, message);
+            }
+        }
+    }
+
+    fn deliver(&mut self, cpu: usize, message: &Message) {
+        let alone = self.cpus.len() == 1;
+        let target = &mut self.cpus[cpu];
+        match target.lapic.deliver(message.delivery, message.vector, message.level) {
+            Delivered::Accepted => {}
+            Delivered::Nmi => target.nmi = true,
+            Delivered::ExtInt => target.extint = true,
+            Delivered::Init if alone => {
+                // The only processor sends INIT to itself: a PC's chipset
+                // takes this for a reset.
+                self.power = Some(Power::Reset);
+            }
+            Delivered::Init => {
+                target.lapic.init();
+                target.reset = Some(state::INIT_VECTOR);
+                target.nmi = false;
+                target.extint = false;
+                target.state = if cpu == 0 { RunState::Running } else { RunState::WaitForSipi };
+            }
+            Delivered::StartUp(page) if target.state == RunState::WaitForSipi => {
+                target.reset = Some(state::sipi_vector(page));
+                target.state = RunState::Running;
+            }
+            Delivered::StartUp(_) => {}
+        }
+    }
+
+    /// Whether an NMI can come from a device: an unmasked I/O APIC entry says
+    /// NMI. Reads a copy, as reading moves the index register.
+    pub(crate) fn has_nmi_source(&self) -> bool {
+        let mut copy = self.devices.ioapic.clone();
+        (0..chipset::ioapic::PINS as u32).any(|pin| {
+            copy.write(0, 0x10 + 2 * pin);
+            let entry = copy.read(0x10);
+            let masked = entry & (1 << 16) != 0;
+            !masked && Delivery::from_bits((entry >> 8) as u8) == Some(Delivery::Nmi)
+        })
+    }
+
+    /// Whether the 8259 pair interrupts this processor.
+    pub(crate) fn wants_extint(&self, cpu: usize) -> bool {
+        self.devices.pic.output() && (self.cpus[cpu].extint || self.cpus[cpu].lapic.takes_extint())
+    }
+
+    /// Whether an interrupt waits for this processor.
+    pub(crate) fn has_interrupt(&self, cpu: usize) -> bool {
+        self.cpus[cpu].lapic.pending().is_some() || self.wants_extint(cpu)
+    }
+
+    /// Injects what can be injected and asks for a window for the rest.
+    pub(crate) fn inject(&mut self, cpu: usize, vcpu: &mut dyn Vcpu) {
+        if self.cpus[cpu].nmi && vcpu.can_take_nmi() {
+            self.cpus[cpu].nmi = false;
+            self.counters.injected += 1;
+            vcpu.inject(Event::Nmi);
+        } else if self.has_interrupt(cpu)
+            && vcpu.can_take_interrupt()
+            && let Some(vector) = self.acknowledge(cpu)
+        {
+            self.counters.injected += 1;
+            vcpu.inject(Event::Interrupt(vector));
+        }
+        vcpu.request_window(self.cpus[cpu].nmi || self.has_interrupt(cpu));
+    }
+
+    fn acknowledge(&mut self, cpu: usize) -> Option<u8> {
+        if self.wants_extint(cpu) {
+            self.cpus[cpu].extint = false;
+            return Some(self.devices.pic.acknowledge());
+        }
+        self.cpus[cpu].lapic.acknowledge()
+    }
+
+    /// Whether what waits for a halted processor wakes it.
+    pub(crate) fn has_wake(&self, cpu: usize, rflags: u64) -> bool {
+        self.cpus[cpu].nmi || (rflags & RFLAGS_IF != 0 && self.has_interrupt(cpu))
+    }
+}
