@@ -79,6 +79,7 @@ impl Io {
         }
     }
 
+    #[inline]
     pub(crate) fn header(&self, dst: Mac, kind: Kind) -> Header {
         Header {
             dst,

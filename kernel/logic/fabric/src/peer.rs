@@ -99,6 +99,9 @@ impl Peer {
         let mut progress = false;
         for n in 0..Channel::COUNT {
             let news = (link.awaited[n], link.received[n], link.window[n]);
+            if self.senders[n].knows(news) {
+                continue;
+            }
             let now = io.now_ns;
             let acked = self.senders[n].acknowledge(news, now, smoothed, |f| io.release(f));
             progress |= acked.progress;

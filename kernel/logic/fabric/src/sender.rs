@@ -120,6 +120,7 @@ impl Sender {
     }
 
     /// Whether [`Sender::due`] has something.
+    #[inline]
     pub(crate) fn ready(&self, plan_parts: u8) -> bool {
         self.due != 0 || self.waiting.front().is_some_and(|m| self.fits(m, plan_parts))
     }
@@ -171,6 +172,14 @@ impl Sender {
         if offset >= self.sent.wrapping_sub(self.base) {
             self.sent = sequence.wrapping_add(1);
         }
+    }
+
+    /// Whether an acknowledgement says nothing new.
+    #[inline]
+    pub(crate) fn knows(&self, (awaited, received, window): (u32, u64, u8)) -> bool {
+        awaited == self.base
+            && received == self.acked
+            && awaited.wrapping_add(u32::from(window)) == self.limit
     }
 
     /// Takes an acknowledgement; frames no longer needed go to `release`.

@@ -45,12 +45,17 @@ impl Fabric {
     /// peers' silence is then excused, so that what waits in the device is
     /// read first and they get another full period; a few times in a row, so
     /// that a peer which is really gone is still noticed.
+    #[inline]
     pub(crate) fn note_time(&mut self, now_ns: u64) {
         let away = now_ns.saturating_sub(self.io.now_ns);
         self.io.now_ns = self.io.now_ns.max(now_ns);
-        if away <= self.io.config.heartbeat_ns {
-            return;
+        if away > self.io.config.heartbeat_ns {
+            self.excuse(now_ns);
         }
+    }
+
+    #[cold]
+    fn excuse(&mut self, now_ns: u64) {
         self.io.counters.pauses += 1;
         match self.links.as_mut() {
             None => self.forming.excuse(now_ns),

@@ -52,7 +52,6 @@ impl Fabric {
 
     /// Messages for a peer, or an acknowledgement, or a heartbeat.
     fn peer_frame(&mut self, node: u16, buf: &mut [u8]) -> Option<Transmit> {
-        let header = self.link_header(node, Kind::Data)?;
         let links = self.links.as_mut()?;
         let (plan, now) = (links.plan, self.io.now_ns);
         let peer = &mut links.peers[usize::from(node)];
@@ -64,6 +63,9 @@ impl Fabric {
         let mut page = None;
         'fill: for channel in Channel::BY_URGENCY {
             let sender = &mut peer.senders[channel.index()];
+            if !sender.ready(plan.parts) {
+                continue;
+            }
             while writer.room() {
                 let Some(due) = sender.due(plan.parts) else { break };
                 if due.parts != 0 && writer.count() != 0 {
@@ -81,17 +83,22 @@ impl Fabric {
                 }
             }
         }
+        let kind = match (writer.count(), peer.ack_now, peer.heartbeat_now) {
+            (0, false, false) => return None,
+            (0, false, true) => Kind::Heartbeat,
+            (0, true, _) => Kind::Ack,
+            (_, _, _) => Kind::Data,
+        };
         let link = peer.link(links.window);
-        let payload = page.map_or(0, |p: PageSlice| p.len);
-        let (kind, header_len) = if writer.count() != 0 {
-            (Kind::Data, writer.finish(&Header { payload, ..header }, &link))
-        } else {
-            let kind = match (peer.ack_now, peer.heartbeat_now) {
-                (true, _) => Kind::Ack,
-                (false, true) => Kind::Heartbeat,
-                (false, false) => return None,
-            };
-            (kind, link.emit_frame(&Header { kind, ..header }, buf))
+        let header = Header {
+            from: links.me,
+            epoch: links.epoch,
+            payload: page.map_or(0, |p: PageSlice| p.len),
+            ..self.io.header(peer.mac, kind)
+        };
+        let header_len = match kind {
+            Kind::Data => writer.finish(&header, &link),
+            _ => link.emit_frame(&header, buf),
         };
         peer.sent(now);
         self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));

@@ -54,7 +54,7 @@ fn nodes_find_each_other_quickly() {
 
 #[test]
 fn formation_survives_loss() {
-    let terrible = Weather { loss: 400, double: 100, delay_ns: 1 * MS, jitter_ns: 20 * MS };
+    let terrible = Weather { loss: 400, double: 100, delay_ns: MS, jitter_ns: 20 * MS };
     for seed in 0..30 {
         let nodes = 2 + (seed % 5) as u16;
         let make = |n| Config { seed: seed * 100 + n as u64, ..config(n, nodes) };

@@ -34,6 +34,7 @@ impl Header {
     ///
     /// # Panics
     /// If `buf` is shorter than [`HEADER_BYTES`].
+    #[inline]
     pub fn emit(&self, buf: &mut [u8]) {
         let buf: &mut [u8; HEADER_BYTES] =
             buf.first_chunk_mut().expect("buffer holds a frame header");
@@ -52,6 +53,7 @@ impl Header {
     }
 
     /// Reads the header; the check is not looked at yet.
+    #[inline]
     pub(crate) fn parse(frame: &[u8]) -> Result<Header, WireError> {
         let Some(b) = frame.first_chunk::<HEADER_BYTES>() else {
             let foreign = frame.get(12..14) != Some(&ETHERTYPE.to_be_bytes()[..]);
@@ -80,18 +82,23 @@ impl Header {
 /// Hashes whole 64-bit words with the check field taken as zero. Each step
 /// is a bijection of the state, so one changed bit always changes the 64-bit
 /// result, and the 32 bits kept with a probability of 1 - 2^-32.
+#[inline]
 fn hash(header: &[u8]) -> u32 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+    let step = |state: u64, word: u64| {
+        let state = (state ^ word).wrapping_mul(MULTIPLIER);
+        state ^ (state >> 32)
+    };
     let (words, rest) = header.as_chunks::<8>();
     debug_assert!(rest.is_empty());
     let mut state = header.len() as u64 ^ MULTIPLIER;
-    for (n, word) in words.iter().enumerate() {
-        let mut word = u64::from_le_bytes(*word);
-        if n == CHECK / 8 {
-            word &= 0xFFFF_FFFF;
-        }
-        state = (state ^ word).wrapping_mul(MULTIPLIER);
-        state ^= state >> 32;
+    let Some((first, rest)) = words.split_first_chunk::<{ CHECK / 8 + 1 }>() else { return 0 };
+    for word in &first[..CHECK / 8] {
+        state = step(state, u64::from_le_bytes(*word));
+    }
+    state = step(state, u64::from_le_bytes(first[CHECK / 8]) & 0xFFFF_FFFF);
+    for word in rest {
+        state = step(state, u64::from_le_bytes(*word));
     }
     state as u32
 }

@@ -31,6 +31,7 @@ impl Channel {
         self as usize
     }
 
+    #[inline]
     const fn from_wire(value: u8) -> Option<Channel> {
         Some(match value {
             0 => Channel::Request,
@@ -53,6 +54,7 @@ pub struct Link {
 }
 
 impl Link {
+    #[inline]
     fn emit(&self, buf: &mut [u8; LINK_END], messages: u8) {
         for n in 0..Channel::COUNT {
             put(buf, HEADER_BYTES + 4 * n, self.awaited[n].to_le_bytes());
@@ -74,6 +76,7 @@ impl Link {
         LINK_END
     }
 
+    #[inline]
     fn read(b: &[u8; LINK_END]) -> Link {
         let mut link = Link::default();
         for n in 0..Channel::COUNT {
@@ -111,6 +114,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    #[inline]
     fn parse(b: &'a [u8; MESSAGE_BYTES]) -> Result<Message<'a>, WireError> {
         let (part, parts) = (b[1] & 0xF, b[1] >> 4);
         let body = b.last_chunk().expect("a message is longer than its body");
@@ -134,10 +138,12 @@ pub struct Data<'a> {
 
 impl<'a> Data<'a> {
     /// The messages, in the order they were written.
+    #[inline]
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
         self.messages.iter().filter_map(|m| Message::parse(m).ok())
     }
 
+    #[inline]
     pub(crate) fn parse(frame: &'a [u8], header: &Header) -> Result<Data<'a>, WireError> {
         let b = frame.first_chunk::<LINK_END>().ok_or(WireError::Short)?;
         let count = usize::from(b[63]);
@@ -174,6 +180,7 @@ impl<'b> DataWriter<'b> {
     ///
     /// # Panics
     /// If `buf` is shorter than [`PAGE_OFFSET`].
+    #[inline]
     pub fn new(buf: &'b mut [u8]) -> Self {
         assert!(buf.len() >= PAGE_OFFSET, "buffer holds one message");
         DataWriter { buf, count: 0 }
@@ -186,6 +193,7 @@ impl<'b> DataWriter<'b> {
     }
 
     /// Whether one more message fits.
+    #[inline]
     #[must_use]
     pub fn room(&self) -> bool {
         self.count < u8::MAX && self.end() + MESSAGE_BYTES <= self.buf.len()
@@ -199,6 +207,7 @@ impl<'b> DataWriter<'b> {
     ///
     /// # Panics
     /// If there is no room.
+    #[inline]
     pub fn push(&mut self, message: &Message<'_>) {
         assert!(self.room(), "message beyond the frame");
         let at = self.end();
@@ -214,6 +223,7 @@ impl<'b> DataWriter<'b> {
     }
 
     /// Writes header, acknowledgements and check; returns the length.
+    #[inline]
     pub fn finish(self, header: &Header, link: &Link) -> usize {
         let end = self.end();
         header.emit(self.buf);

@@ -48,15 +48,16 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// Says what is wrong; no input panics.
+    #[inline]
     pub fn parse(frame: &'a [u8]) -> Result<Packet<'a>, WireError> {
         let header = Header::parse(frame)?;
         let body = match header.kind {
+            Kind::Data => Body::Data(Data::parse(frame, &header)?),
             Kind::Hello => Body::Hello(Hello::parse(frame, &header)?),
             Kind::Propose => Body::Propose(Roster::parse(frame, &header)?),
             Kind::Commit => Body::Commit(Roster::parse(frame, &header)?),
             Kind::Accept => Body::Accept(Accept::parse(frame, &header)?),
             Kind::Refuse => Body::Refuse(Refuse::parse(frame, &header)?),
-            Kind::Data => Body::Data(Data::parse(frame, &header)?),
             Kind::Ack => Body::Ack(Link::parse_frame(frame, &header)?),
             Kind::Heartbeat => Body::Heartbeat(Link::parse_frame(frame, &header)?),
             Kind::Stop => Body::Stop(Stop::parse(frame, &header)?),
