@@ -27,7 +27,7 @@
 //! # Check
 //!
 //! The `check` field covers the header and the bodies (everything before the
-//! payload), 32 bits of a multiplicative hash over 64-bit words, some sixty
+//! payload), 32 bits of a multiplicative hash over 64-bit words, some hundred
 //! instructions for a message. It keeps foreign or damaged headers out of the
 //! state machines. Pages are not covered: Ethernet's own frame check sequence
 //! covers them on the wire (IEEE 802.3, 3.2.9), the page is sent from its
