@@ -12,6 +12,7 @@ pub(crate) fn run(command_line: &str, platform: &mut Platform) {
     for word in command_line.split_ascii_whitespace() {
         match word.split_once('=') {
             None if word == "selftest" => checks(platform),
+            Some(("selftest", "echo")) => echo(),
             Some(("selftest", fault)) => crash(fault),
             _ => {}
         }
@@ -19,9 +20,11 @@ pub(crate) fn run(command_line: &str, platform: &mut Platform) {
 }
 
 fn checks(platform: &mut Platform) {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 7] = [
         ("a refused MSR write is survived", refused_msr),
         ("the timer wakes a halted node on time", timer_wakes),
+        ("a PIC line fires again and again", pic_line),
+        ("a message signalled interrupt arrives", message),
         ("the heap gives and takes", heap),
         ("the last frame can be written", last_frame),
         ("two MSI vectors differ", vectors),
@@ -56,6 +59,80 @@ fn timer_wakes(_: &mut Platform) -> bool {
         // Early by what calibration errs; late by what the host's scheduler does.
         (1_990_000..1_000_000_000).contains(&late_ns)
     })
+}
+
+fn pic_line(_: &mut Platform) -> bool {
+    const TICK: u16 = 11_932; // 10 ms of the PIT's 1.193182 MHz
+    // SAFETY: channel 0 of the PIT is nobody's on a node; mode 2, low byte
+    // and high byte.
+    unsafe {
+        cpu::outb(0x43, 0b0011_0100);
+        cpu::outb(0x40, TICK as u8);
+        cpu::outb(0x40, (TICK >> 8) as u8);
+    }
+    interrupts::enable_line(0);
+    let start = clock::now_tsc();
+    for _ in 0..10 {
+        while !interrupts::take_line(0) {
+            interrupts::halt_until_interrupt();
+        }
+    }
+    interrupts::disable_line(0);
+    clock::tsc_to_ns(clock::now_tsc() - start) > 80_000_000
+}
+
+/// QEMU's `edu` device raises an interrupt when asked to; without one there
+/// is nothing to check.
+fn message(_: &mut Platform) -> bool {
+    const RAISE: usize = 0x60;
+    const ACKNOWLEDGE: usize = 0x64;
+    let Some(edu) = platform::pci::devices().into_iter().find(|d| d.device == 0x11E8) else {
+        log::info!("selftest: no edu device");
+        return true;
+    };
+    edu.enable();
+    let (Some(vector), Ok((registers, _))) = (interrupts::alloc_msi_vector(), edu.map_bar(0))
+    else {
+        return false;
+    };
+    if !edu.enable_msi(vector) {
+        return false;
+    }
+    (0..3).all(|_| {
+        // SAFETY: registers of the edu device's own BAR, mapped above.
+        unsafe { registers.add(RAISE).cast::<u32>().write_volatile(1) };
+        while !interrupts::take(vector) {
+            interrupts::halt_until_interrupt();
+        }
+        // SAFETY: as above.
+        unsafe { registers.add(ACKNOWLEDGE).cast::<u32>().write_volatile(1) };
+        true
+    })
+}
+
+/// Sends back what COM2 receives, asleep in between, until a `q`.
+fn echo() {
+    // SAFETY: nobody else uses COM2 during the test.
+    let Some(mut port) = (unsafe { platform::serial::SerialPort::open(2) }) else {
+        return log::warn!("selftest: there is no COM2");
+    };
+    port.enable_receive_interrupt();
+    interrupts::enable_line(port.line());
+    let mut halts = 0;
+    loop {
+        while let Some(byte) = port.try_read() {
+            while !port.try_write(byte) {
+                core::hint::spin_loop();
+            }
+            if byte == b'q' {
+                interrupts::disable_line(port.line());
+                return log::info!("selftest: echo ended after {halts} halts");
+            }
+        }
+        interrupts::halt_until_interrupt();
+        interrupts::take_line(port.line());
+        halts += 1;
+    }
 }
 
 fn heap(_: &mut Platform) -> bool {

@@ -2,7 +2,7 @@
 //! its own, and maps device memory on demand.
 
 use crate::cpu;
-use crate::memory::{BootMemory, PhysMemory};
+use crate::memory::{BootMemory, PhysMemory, unreachable};
 pub use crate::page_table::MapError;
 use crate::page_table::{ADDRESS_END, PageTable, Rights, TableSource};
 use addr::Frame;
@@ -61,7 +61,7 @@ pub unsafe fn start(
 ) -> Result<PhysMemory, MapError> {
     let mut ram = info.usable.clone();
     ram.remove(Range::new(0, 4096));
-    ram.remove(Range::new(ADDRESS_END, u64::MAX));
+    ram.remove(unreachable());
     // SAFETY: the boot's tables map the first 4 GiB, where `BootMemory` finds
     // the tables' frames (lowest first); the tables built here map the rest.
     let mut memory = unsafe { PhysMemory::new(&ram) };
@@ -72,12 +72,13 @@ pub unsafe fn start(
     for &range in ram.as_slice() {
         table.map(&mut memory, boot_memory, range, Rights::DATA)?;
     }
-    for range in info.acpi.as_slice() {
-        let mut range = range.touched_pages();
-        range.start = range.start.max(4096);
-        if range.end <= ADDRESS_END && !range.is_empty() {
-            table.map(&mut memory, boot_memory, range, Rights::DATA)?;
-        }
+    let mut acpi = boot::RangeSet::<64>::new();
+    info.acpi.as_slice().iter().for_each(|r| acpi.insert(r.touched_pages()));
+    for range in [Range::new(0, 4096), unreachable(), info.image.image] {
+        acpi.remove(range);
+    }
+    for &range in acpi.as_slice() {
+        table.map(&mut memory, boot_memory, range, Rights::DATA)?;
     }
     let image = &info.image;
     table.map(&mut memory, boot_memory, image.text, Rights::TEXT)?;
@@ -134,8 +135,8 @@ pub fn map_device_memory(phys: u64, len: u64) -> Result<*mut u8, MapError> {
     map(phys, len, Rights::DATA)
 }
 
-/// Maps firmware tables for reading: RAM and ACPI memory are mapped already,
-/// anything else is mapped uncached.
+/// Maps firmware tables for reading: RAM and ACPI memory are mapped already;
+/// anything else is mapped as memory, and the MTRRs keep devices uncached.
 ///
 /// # Errors
 /// [`MapError`].

@@ -96,6 +96,9 @@ fn start_timer() {
     if cpu::cpuid(1, 0)[2] & 1 << 24 != 0 {
         DEADLINE_MODE.store(true, Ordering::Relaxed);
         write(register::LVT_TIMER, TSC_DEADLINE_MODE | u32::from(TIMER));
+        // A memory mapped write is not ordered before a WRMSR (SDM 11.5.4.1).
+        // SAFETY: a fence touches nothing.
+        unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
         return;
     }
     write(register::DIVIDE, DIVIDE_BY_1);
@@ -137,8 +140,7 @@ pub(crate) fn end_of_interrupt() {
 /// shorter it fires early: the caller looks at the clock and sets it again.
 pub fn set_timer(deadline: u64) {
     if DEADLINE_MODE.load(Ordering::Relaxed) {
-        // Zero would disarm it. A fence is not needed before a WRMSR to
-        // this register in x2APIC mode as no memory mapped write went before.
+        // Zero would disarm it.
         // SAFETY: CPUID offers the TSC deadline.
         unsafe { cpu::wrmsr(msr::TSC_DEADLINE, deadline.max(1)) };
         return;

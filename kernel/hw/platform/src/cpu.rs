@@ -232,3 +232,8 @@ pub unsafe fn outl(port: u16, value: u32) {
         asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags))
     };
 }
+
+/// A random number of the processor's, where it has RDRAND.
+pub fn random() -> Option<u64> {
+    x86_64::instructions::random::RdRand::new()?.get_u64()
+}

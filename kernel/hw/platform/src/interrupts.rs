@@ -27,14 +27,18 @@ static NEXT_MSI: AtomicU8 = AtomicU8::new(MSI_BASE);
 
 /// Called by the vector stubs with interrupts off.
 pub(crate) fn arrived(vector: u8) {
-    match vector {
-        SPURIOUS => return,
-        PIC_BASE..MSI_BASE => {
-            if !pic::acknowledge(vector - PIC_BASE) {
-                return;
-            }
+    let wanted = match vector {
+        SPURIOUS => false,
+        PIC_BASE..MSI_BASE => pic::acknowledge(vector - PIC_BASE),
+        _ => {
+            apic::end_of_interrupt();
+            // What nobody allocated (a device that the firmware left running)
+            // must not keep the node awake.
+            vector == TIMER || (MSI_BASE..NEXT_MSI.load(Ordering::Relaxed)).contains(&vector)
         }
-        _ => apic::end_of_interrupt(),
+    };
+    if !wanted {
+        return;
     }
     PENDING[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::Relaxed);
 }
@@ -63,6 +67,12 @@ pub fn enable_line(line: u8) {
     pic::enable(line);
 }
 
+/// Stops an ISA line.
+pub fn disable_line(line: u8) {
+    pic::disable(line);
+    take_line(line);
+}
+
 fn any_pending() -> bool {
     PENDING.iter().any(|w| w.load(Ordering::Relaxed) != 0)
 }
@@ -71,6 +81,7 @@ fn any_pending() -> bool {
 /// nobody has taken. Interrupts are off before and after. An interrupt that
 /// comes between the check and the halt is not lost: STI takes effect after
 /// the next instruction, so it wakes the HLT (AMD APM volume 3, STI).
+/// A PIC line that nobody services wakes it again and again.
 ///
 /// Whoever uses it has to take every vector that it enabled, or it never
 /// halts again.
@@ -80,6 +91,12 @@ pub fn halt_until_interrupt() {
         x86_64::instructions::interrupts::enable_and_hlt();
         x86_64::instructions::interrupts::disable();
     }
+}
+
+/// Opens again the PIC lines that have fired, for a caller that is about to
+/// run a guest with interrupts on.
+pub fn arm() {
+    pic::arm();
 }
 
 /// Opens a window in which interrupts that wait are noted, without halting.

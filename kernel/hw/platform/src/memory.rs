@@ -81,10 +81,16 @@ impl BootMemory {
     }
 }
 
+/// Addresses that this processor or a four-level identity map cannot form.
+pub(crate) fn unreachable() -> Range {
+    let end = 1u64 << crate::cpu::physical_address_bits();
+    Range::new(end.min(crate::page_table::ADDRESS_END), u64::MAX)
+}
+
 fn without_kernel(info: &BootInfo) -> RangeSet<RANGES_MAX> {
     let mut free = info.usable.clone();
     free.remove(Range::new(0, LOW_END));
-    free.remove(Range::new(crate::page_table::ADDRESS_END, u64::MAX));
+    free.remove(unreachable());
     free.remove(info.image.image);
     free
 }
@@ -114,7 +120,7 @@ impl Modules {
         if !listed || !is_ram || range.start < PAGE_SIZE as u64 {
             return None;
         }
-        if range.end > crate::page_table::ADDRESS_END || overlap(range, self.info.image.image) {
+        if range.end > unreachable().start || overlap(range, self.info.image.image) {
             return None;
         }
         // SAFETY: mapped RAM that nobody writes to as long as `self` lives
@@ -126,6 +132,12 @@ impl Modules {
     #[must_use]
     pub fn payload(&self) -> Payload<'_> {
         boot::bundle::payload(self.info.modules(), |module| self.bytes(module))
+    }
+
+    /// The frames that will come free with [`Modules::into_regions`].
+    #[must_use]
+    pub fn regions(&self) -> Vec<FrameRange> {
+        module_regions(self.info)
     }
 
     /// Gives up the modules: the frames that they and nothing else occupied.

@@ -52,6 +52,12 @@ pub(crate) fn enable(line: u8) {
     write_mask();
 }
 
+/// Closes a line.
+pub(crate) fn disable(line: u8) {
+    ENABLED.fetch_and(!(1 << (line & 15)), Ordering::Relaxed);
+    write_mask();
+}
+
 /// Opens again the lines that have fired.
 pub(crate) fn arm() {
     if FIRED.load(Ordering::Relaxed) != 0 {
@@ -75,5 +81,5 @@ pub(crate) fn acknowledge(line: u8) -> bool {
     if line >= 8 {
         command(MASTER, END_OF_INTERRUPT);
     }
-    in_service
+    in_service && ENABLED.load(Ordering::Relaxed) & 1 << line != 0
 }

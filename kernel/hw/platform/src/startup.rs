@@ -55,7 +55,9 @@ pub unsafe fn start(
         return Err(StartError::NoExecuteMissing);
     }
     let mut boot_memory = BootMemory::new(info);
-    let ram_bytes = info.usable.total();
+    let mut ram = info.usable.clone();
+    ram.remove(crate::memory::unreachable());
+    let ram_bytes = ram.total();
     // SAFETY: the caller calls once, on the boot's tables and stack.
     let memory =
         unsafe { address_space::start(info, &mut boot_memory, &descriptors::guard_pages())? };
@@ -75,6 +77,7 @@ pub unsafe fn start(
     log::info!("TSC {} kHz by {by}", clock::tsc_hz() / 1000);
     apic::start();
     pci::start(tables.ecam);
+    pci::quiesce();
     // SAFETY: once; the page tables above map all usable RAM but page 0.
     let modules = unsafe { Modules::new(info) };
     Ok(Platform { boot_memory, memory, modules, ram_bytes })

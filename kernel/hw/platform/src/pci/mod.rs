@@ -73,6 +73,21 @@ pub fn devices() -> Vec<Device> {
     enumerate(config())
 }
 
+/// Stops the memory access of network, storage and USB controllers, which a
+/// boot loader may have left running: their buffers are the node's now. A
+/// driver turns its device on again by [`Device::enable`].
+pub(crate) fn quiesce() {
+    const NETWORK: u8 = 2;
+    const STORAGE: u8 = 1;
+    const SERIAL_BUS: (u8, u8) = (0x0C, 3);
+    for d in devices() {
+        let usb = (d.class, d.subclass) == SERIAL_BUS;
+        if d.header == 0 && (d.class == NETWORK || d.class == STORAGE || usb) {
+            d.disable_bus_master();
+        }
+    }
+}
+
 /// Lists functions bus by bus; a bus that answers to nothing costs 32 reads.
 fn enumerate(config: &impl ConfigSpace) -> Vec<Device> {
     let mut found = Vec::new();
