@@ -229,6 +229,27 @@ fn the_deadline_timer_wakes_and_interrupts() {
 }
 
 #[test]
+fn an_interrupt_below_cr8_waits_for_it() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00);
+    g.wrmsr(0x80F, 0x1FF);
+    g.vcpu.registers.rflags |= vcpu::RFLAGS_IF;
+    g.vcpu.tpr = 0x5; // MOV CR8 without an exit
+    g.wrmsr(0x83F, 0x52); // self IPI
+    g.prepare();
+    assert_eq!((g.vcpu.injected, g.vcpu.window_above), (None, Some(5)));
+    g.vcpu.tpr = 0x4;
+    assert_eq!(g.exit(Exit::InterruptWindow), Outcome::Resume);
+    g.prepare();
+    assert_eq!((g.vcpu.injected, g.vcpu.window), (Some(Event::Interrupt(0x52)), false));
+    // The guest writes the local APIC's own register instead.
+    g.wrmsr(0x808, 0x70);
+    g.prepare();
+    assert_eq!(g.vcpu.tpr, 7);
+}
+
+#[test]
 fn the_console_interrupts_through_both_controllers() {
     let mut g = Guest::new(true);
     g.prepare();

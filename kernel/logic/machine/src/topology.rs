@@ -31,7 +31,7 @@ impl Topology {
         sorted.sort_by_key(|c| c.apic_id);
         if sorted.is_empty()
             || sorted.windows(2).any(|w| w[0].apic_id == w[1].apic_id)
-            || sorted.iter().any(|c| c.apic_id == u32::MAX || c.apic_id == 0xFF)
+            || sorted.iter().any(|c| c.apic_id == u32::MAX)
         {
             return None;
         }

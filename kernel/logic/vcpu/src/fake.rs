@@ -17,6 +17,10 @@ pub struct FakeVcpu {
     pub injected: Option<Event>,
     /// Whether a window was asked for.
     pub window: bool,
+    /// Priority class of the last window asked for by class.
+    pub window_above: Option<u8>,
+    /// CR8.
+    pub tpr: u8,
     /// In an interrupt shadow.
     pub shadow: bool,
     /// TSC offset.
@@ -38,6 +42,8 @@ impl Default for FakeVcpu {
             next: 0,
             injected: None,
             window: false,
+            window_above: None,
+            tpr: 0,
             shadow: false,
             tsc_offset: 0,
             xcr0: 1,
@@ -81,6 +87,17 @@ impl Vcpu for FakeVcpu {
     }
     fn request_window(&mut self, wanted: bool) {
         self.window = wanted;
+        self.window_above = None;
+    }
+    fn request_window_above(&mut self, class: u8) {
+        self.window = true;
+        self.window_above = Some(class);
+    }
+    fn tpr(&self) -> u8 {
+        self.tpr
+    }
+    fn set_tpr(&mut self, tpr: u8) {
+        self.tpr = tpr;
     }
     fn tsc_offset(&self) -> u64 {
         self.tsc_offset
@@ -103,6 +120,8 @@ impl Vcpu for FakeVcpu {
     fn init(&mut self) {
         self.injected = None;
         self.window = false;
+        self.window_above = None;
+        self.tpr = 0;
         self.shadow = false;
     }
 }
