@@ -23,6 +23,8 @@ const CLASS_NETWORK: u8 = 0x02;
 const SUBCLASS_ETHERNET: u8 = 0x00;
 /// The MSI-X table entry for received frames.
 const MSIX_ENTRY: u16 = 0;
+/// Payload of an ordinary Ethernet frame.
+const ETHERNET_MTU: u16 = 1500;
 /// How long the interrupt self-test waits.
 const SELF_TEST_NS: u64 = 20_000_000;
 
@@ -32,7 +34,7 @@ pub struct Options<'a> {
     /// `nic=`: a [`Kind::name`] or a PCI address as `00:02.0`.
     pub wanted: Option<&'a str>,
     /// `mtu=`: the most to offer, where the link between the nodes carries
-    /// less than the NIC (Bochs: 1500).
+    /// less than the NIC.
     pub mtu_limit: Option<u16>,
 }
 
@@ -227,6 +229,12 @@ fn line(device: &Device) -> Interrupt {
     })
 }
 
+/// Whether this is the 82540EM of Bochs: the only one without a subsystem
+/// identity. Its network modules carry ordinary frames only.
+fn is_bochs(device: &Device) -> bool {
+    (device.subsystem_vendor, device.subsystem) == (0, 0)
+}
+
 fn start_e1000(
     device: &Device,
     family: e1000::Family,
@@ -234,6 +242,10 @@ fn start_e1000(
     environment: &mut Machine<'_>,
 ) -> Result<(AnyNic, Interrupt), NicError> {
     let registers = map(device, 0, e1000::REGISTERS_LEN as u64)?;
+    let mtu_limit = match mtu_limit {
+        None if is_bochs(device) => Some(ETHERNET_MTU),
+        limit => limit,
+    };
     let nic = E1000::start(registers, family, mtu_limit, environment)?;
     // The MSI of PCI-X parts may corrupt writes (Intel specification updates,
     // "Message Signaled Interrupt Feature May Corrupt Write Transactions").
