@@ -155,3 +155,30 @@ fn a_flood_of_strangers_is_bounded() {
     let events = std::iter::from_fn(|| fabric.poll_event()).count();
     assert!(events < 200, "{events}");
 }
+
+#[test]
+fn a_member_believes_only_its_own_epoch_that_it_is_fenced() {
+    let mut sim = Sim::cluster(4, FAIR, 2, 9000);
+    let (now, me) = (sim.now, sim.nodes[0].config);
+    let epoch = sim.nodes[0].fabric.membership().unwrap().epoch;
+    let fenced = wire::Refuse { incarnation: me.incarnation, reason: 6, detail: 0 };
+    let mut told = |epoch| {
+        let header = Header {
+            dst: me.mac,
+            src: sim.nodes[1].config.mac,
+            kind: Kind::Refuse,
+            from: 1,
+            payload: 0,
+            cluster: me.cluster,
+            epoch,
+            free_frames: 0,
+            masters: 0,
+        };
+        let mut frame = [0; 128];
+        let len = fenced.emit(&header, &mut frame);
+        sim.nodes[0].fabric.handle_frame(now, &frame[..len], &mut Swallow);
+        sim.nodes[0].fabric.poll_event()
+    };
+    assert_eq!(told(epoch ^ 1), None);
+    assert!(matches!(told(epoch), Some(fabric::Event::Refused { .. })));
+}

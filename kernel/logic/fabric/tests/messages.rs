@@ -216,3 +216,42 @@ fn status_travels_with_every_frame() {
     sim.run(200 * MS);
     assert_eq!(sim.nodes[0].fabric.peer_status(to), Some(status));
 }
+
+#[test]
+fn refused_messages_cost_nothing() {
+    let mut sim = Sim::cluster(140, FAIR, 2, 9000);
+    sim.nodes[1].on = false;
+    let mut id = 0;
+    while sim.send(0, NodeId(1), Channel::Request, id, true).is_ok() {
+        id += 1;
+    }
+    for _ in 0..2000 {
+        let again = sim.send(0, NodeId(1), Channel::Request, id, true);
+        assert_eq!(again, Err(SendError::Full));
+    }
+    // The other channels have their own queues.
+    sim.send(0, NodeId(1), Channel::Forward, id, true).unwrap();
+    sim.send(0, NodeId(1), Channel::Response, id + 1, true).unwrap();
+    sim.nodes[1].on = true;
+    sim.until(5_000 * MS, |s| s.nodes[0].lent.is_empty());
+    assert_eq!(sim.nodes[1].inbox.seen.len() as u64, id + 2);
+}
+
+#[test]
+fn a_lost_peer_gives_its_buffers_back() {
+    let make = |n| fabric::Config { mtu: 1500, reassembly: 1, ..common::config(n, 3) };
+    let mut sim = Sim::new(150, FAIR, (0..3).map(make).collect());
+    sim.until(1_000 * MS, |s| s.nodes.iter().all(|n| n.fabric.membership().is_some()));
+    sim.run(300 * MS);
+    // Node 2 never gets more than the first part through, and falls silent.
+    sim.censor = Some(Box::new(|from, bytes| from != 2 || bytes[89] & 0xF == 0));
+    sim.send(2, NodeId(0), Channel::Request, 1, true).unwrap();
+    sim.run(MS);
+    sim.nodes[2].on = false;
+    sim.send(1, NodeId(0), Channel::Request, 2, true).unwrap();
+    sim.run(1_000 * MS);
+    assert!(!sim.nodes[0].inbox.seen.contains(&2));
+    assert!(sim.nodes[0].fabric.counters().dropped(fabric::Drop::NoBuffer) > 0);
+    sim.until(4_000 * MS, |s| s.nodes[0].inbox.seen.contains(&2));
+    assert!(!sim.nodes[0].fabric.is_alive(NodeId(2)));
+}
