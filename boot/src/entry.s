@@ -16,9 +16,9 @@ multiboot2_header:
     .short 0
     .long 8
     .short 4                            # console flags
-    .short 1                            # optional: the node uses COM1
+    .short 1                            # optional: the node uses COM1,
     .long 12
-    .long 0
+    .long 2                             # and an EGA text screen is welcome
     .long 0                             # padding
     .short 0                            # end of tags
     .short 0
