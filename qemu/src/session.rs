@@ -179,7 +179,8 @@ impl Session {
             Ended { status: status::NODE_LOST, sentence }
         } else {
             let sentence = format!(
-                "node {node} did not start: its emulator ended at once; see its last lines above"
+                "node {node} ended before the cluster had formed, without a reason; \
+                 its last lines may tell"
             );
             Ended { status: status::NOT_FORMED, sentence }
         }

@@ -32,7 +32,9 @@ use std::process::ExitCode;
 /// Reads the command line and runs its verb.
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match signals::install().and_then(|()| dispatch(cli.verb)) {
+    let result = signals::install().and_then(|()| dispatch(cli.verb));
+    signals::wait_if_quitting();
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("pangaea: {}.", format!("{error:#}").trim_end_matches('.'));

@@ -7,11 +7,12 @@ use crate::payload::{self, GuestFiles};
 use crate::progress::Progress;
 use crate::report::{self, Record};
 use crate::temporary::TemporaryFile;
-use crate::{compile, doctor, system, terminal};
+use crate::{compile, doctor, signals, system, terminal};
 use anyhow::{Result, bail};
 use runner::session::status;
 use runner::{Cluster, ClusterConfig, Effect, Ended, Kind, Message, NodeOverride, Recipe, Session};
-use std::io::Write;
+use signal_hook::consts::SIGPIPE;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         &progress,
     )?;
     let nonce = format!("{:016x}", fastrand::u64(..));
-    let (config, _payload) = configure(args, recipe, nodes, &guest, &nonce, &progress)?;
+    let (config, payload) = configure(args, recipe, nodes, &guest, &nonce, &progress)?;
     progress.stage("starting the nodes");
     let cluster = match Cluster::start(&config) {
         Ok(cluster) => cluster,
@@ -46,7 +47,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let nonce = (!args.command.is_empty()).then_some(nonce.as_str());
     let session = Session::new(started, config.recipe.direct, nonce);
     let record = Record::new(args, &config);
-    let mut run = Run { args, config: &config, progress, cluster, session, record, console: None };
+    let mut run = Run {
+        args,
+        config: &config,
+        payload: Some(payload),
+        progress,
+        cluster,
+        session,
+        record,
+        console: None,
+    };
     let _restorer = terminal::Restorer;
     let ended = run.drive()?;
     run.conclude(&ended)
@@ -104,6 +114,8 @@ fn configure(
 struct Run<'a> {
     args: &'a RunArgs,
     config: &'a ClusterConfig,
+    /// Gone once the emulator has it in memory.
+    payload: Option<TemporaryFile>,
     progress: Progress,
     cluster: Cluster,
     session: Session,
@@ -121,6 +133,7 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             let now = self.cluster.elapsed();
+            signals::wait_if_quitting();
             if let Some(ended) = self.session.ended(now) {
                 return Ok(ended);
             }
@@ -138,6 +151,9 @@ impl Run<'_> {
             && let Kind::Line(line) | Kind::Emulator(line) = &message.kind
         {
             self.progress.suspend(|| eprintln!("[node {}] {line}", message.node));
+        }
+        if message.node == 0 && matches!(message.kind, Kind::Line(_) | Kind::Bytes(..)) {
+            self.payload = None;
         }
         for effect in self.session.observe(message) {
             self.show(effect)?;
@@ -192,6 +208,8 @@ impl Run<'_> {
         }
         match self.progress.suspend(|| out.write_all(bytes).and_then(|()| out.flush())) {
             Ok(()) => Ok(()),
+            // Nobody reads on (`run ... | head`): end as other programs do.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => signals::quit(128 + SIGPIPE),
             Err(error) => bail!("the output cannot be written: {error}"),
         }
     }

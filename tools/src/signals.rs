@@ -4,7 +4,11 @@ use crate::{temporary, terminal};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Set once the program is ending by [`quit`].
+static QUITTING: AtomicBool = AtomicBool::new(false);
 
 /// How long the emulators have to be gone.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -24,8 +28,17 @@ pub(crate) fn install() -> Result<()> {
 
 /// Ends everything and the program.
 pub(crate) fn quit(status: i32) -> ! {
+    QUITTING.store(true, Ordering::SeqCst);
     terminal::restore();
     runner::process::kill_all(END_LIMIT);
     temporary::remove_all();
     std::process::exit(status)
+}
+
+/// Waits for the end if [`quit`] is at work. The rest of the program sees its
+/// emulators die then, which must not be taken for their own doing.
+pub(crate) fn wait_if_quitting() {
+    while QUITTING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }

@@ -58,56 +58,71 @@ impl<'a> Store<'a> {
     pub(crate) fn unpack(&mut self, packages: &[String]) -> Result<Vec<PathBuf>> {
         let versions = candidate_versions(packages)?;
         let mut roots = Vec::new();
-        for (index, name) in packages.iter().enumerate() {
+        let mut lacking = Vec::new();
+        for name in packages {
             let version = versions
                 .get(name)
                 .with_context(|| format!("Debian has no package {name} here"))?
                 .clone();
             let root = self.folder.join(format!("{name}_{}", version.replace(':', "%3a")));
             if !root.is_dir() {
-                let count = packages.len();
-                self.progress.stage(&format!("fetching {name} ({} of {count})", index + 1));
-                fetch(name, &version, &root)?;
+                lacking.push((name.clone(), version.clone(), root.clone()));
             }
             roots.push(root.clone());
             self.unpacked.insert(name.clone(), Package { version, root });
         }
+        if !lacking.is_empty() {
+            self.fetch(&lacking)?;
+        }
         Ok(roots)
+    }
+
+    /// Downloads packages (name, version, where to) at once and unpacks them.
+    fn fetch(&self, lacking: &[(String, String, PathBuf)]) -> Result<()> {
+        let work = self.folder.join(format!("tmp{}", std::process::id()));
+        std::fs::create_dir_all(&work)?;
+        let result = self.fetch_into(lacking, &work);
+        // Leftovers in the cache harm nobody.
+        let _ = std::fs::remove_dir_all(&work);
+        result
+    }
+
+    /// Does the work of [`Self::fetch`] in the folder `work`.
+    fn fetch_into(&self, lacking: &[(String, String, PathBuf)], work: &Path) -> Result<()> {
+        let count = lacking.len();
+        self.progress.stage(&format!("downloading {count} of Debian's packages for the guest"));
+        let mut download = system::child("apt-get");
+        // As root apt would drop to a user who may not write to the cache.
+        download.args(["-qq", "-o", "APT::Sandbox::User=root", "download"]);
+        download.args(lacking.iter().map(|(name, version, _)| format!("{name}={version}")));
+        system::run(download.current_dir(work))
+            .context("Debian's packages for the guest could not be downloaded")?;
+        for (index, (name, _, root)) in lacking.iter().enumerate() {
+            self.progress.stage(&format!("unpacking {name} ({} of {count})", index + 1));
+            unpack_one(name, root, work)?;
+        }
+        Ok(())
     }
 }
 
-/// Downloads one package and unpacks it to `root`.
-fn fetch(name: &str, version: &str, root: &Path) -> Result<()> {
-    let work = root.with_extension(format!("tmp{}", std::process::id()));
-    let contents = work.join("contents");
-    std::fs::create_dir_all(&contents)?;
-    let result = download_into(name, version, &work, &contents).and_then(|()| {
-        match std::fs::rename(&contents, root) {
-            // Another run was faster; its copy is as good.
-            Err(_) if root.is_dir() => Ok(()),
-            other => other.with_context(|| format!("{} cannot be made", root.display())),
-        }
-    });
-    // Leftovers in the cache harm nobody.
-    let _ = std::fs::remove_dir_all(&work);
-    result
-}
-
-/// Runs `apt-get download` in `work` and unpacks what it brought.
-fn download_into(name: &str, version: &str, work: &Path, contents: &Path) -> Result<()> {
-    let mut download = Command::new("apt-get");
-    // As root apt would drop to a user who may not write to the cache.
-    download.args(["-qq", "-o", "APT::Sandbox::User=root", "download"]);
-    download.arg(format!("{name}={version}")).current_dir(work);
-    system::run(&mut download)
-        .with_context(|| format!("Debian's package {name} could not be downloaded"))?;
+/// Unpacks the downloaded package `name` to `root`.
+fn unpack_one(name: &str, root: &Path, work: &Path) -> Result<()> {
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        file.ends_with(".deb") && file.split('_').next() == Some(name)
+    };
     let archive = std::fs::read_dir(work)?
         .filter_map(|e| Some(e.ok()?.path()))
-        .find(|p| p.extension().is_some_and(|e| e == "deb"))
+        .find(is_it)
         .with_context(|| format!("apt-get brought no package for {name}"))?;
-    system::run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(contents))
+    let contents = work.join("contents");
+    system::run(system::child("dpkg-deb").arg("-x").arg(archive).arg(&contents))
         .with_context(|| format!("Debian's package {name} could not be unpacked"))?;
-    Ok(())
+    match std::fs::rename(&contents, root) {
+        // Another run was faster; its copy is as good.
+        Err(_) if root.is_dir() => Ok(std::fs::remove_dir_all(&contents)?),
+        other => other.with_context(|| format!("{} cannot be made", root.display())),
+    }
 }
 
 /// The versions that apt would install.

@@ -99,7 +99,9 @@ impl Guest {
         let contents = libraries::collect(&mut store, &programs, &files)?;
         let packages = store.versions();
         let mut hasher = DefaultHasher::new();
-        (FORMAT, INIT, &packages).hash(&mut hasher);
+        // The archive is the same for every kernel.
+        let parts: Vec<_> = packages.iter().filter(|(name, _)| **name != kernel_package).collect();
+        (FORMAT, INIT, parts).hash(&mut hasher);
         let initrd = cache.join(format!("initrd-{:016x}.cpio", hasher.finish()));
         if !initrd.is_file() {
             write_whole(&initrd, &archive::build(&contents)?)?;
