@@ -41,6 +41,12 @@ impl<K: Copy + PartialEq> Tally<K> {
         self.entries.iter().flatten().copied()
     }
 
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries[0].is_none()
+    }
+
     /// Events with keys that found no place.
     #[must_use]
     pub fn others(&self) -> u64 {
@@ -148,6 +154,35 @@ impl Counters {
     }
 }
 
+impl<K: Copy + PartialEq + core::fmt::LowerHex> core::fmt::Display for Tally<K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (key, count) in self.entries() {
+            write!(f, " {key:#x}: {count}")?;
+        }
+        if self.others != 0 { write!(f, " others: {}", self.others) } else { Ok(()) }
+    }
+}
+
+/// A line for each thing that happened at all.
+impl core::fmt::Display for Counters {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (kind, &count) in Kind::ALL.iter().zip(&self.exits).filter(|(_, n)| **n != 0) {
+            writeln!(f, "{} exits: {count}", kind.name())?;
+        }
+        writeln!(f, "given up as pending: {}", self.pending)?;
+        writeln!(f, "device accesses emulated: {}", self.emulated)?;
+        writeln!(f, "events injected: {}", self.injected)?;
+        let line =
+            |f: &mut core::fmt::Formatter<'_>, name, tally: &dyn core::fmt::Display, some| {
+                if some { writeln!(f, "{name}:{tally}") } else { Ok(()) }
+            };
+        line(f, "unknown MSRs", &self.unknown_msrs, !self.unknown_msrs.is_empty())?;
+        line(f, "unknown ports", &self.unknown_ports, !self.unknown_ports.is_empty())?;
+        line(f, "unknown device pages", &self.unknown_mmio, !self.unknown_mmio.is_empty())?;
+        line(f, "not emulated at", &self.unemulatable, !self.unemulatable.is_empty())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +197,16 @@ mod tests {
         assert_eq!(t.entries().count(), KEYS);
         assert!(t.entries().any(|e| e == (3, 2)));
         assert_eq!(t.others(), 100 - KEYS as u64);
+    }
+
+    #[test]
+    fn a_report_names_what_happened() {
+        let mut c = Counters::new();
+        c.exits[Kind::Hlt as usize] = 3;
+        c.unknown_msrs.count(0xC001_0299);
+        let text = std::format!("{c}");
+        assert!(text.starts_with("hlt exits: 3\n"), "{text}");
+        assert!(text.ends_with("unknown MSRs: 0xc0010299: 1\n"), "{text}");
     }
 
     #[test]

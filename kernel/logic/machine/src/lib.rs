@@ -232,6 +232,8 @@ impl Machine {
     pub fn prepare_entry(&mut self, cpu: usize, vcpu: &mut impl Vcpu, now_tsc: u64) {
         let time = self.time(now_tsc);
         self.run_timers(cpu, time);
+        // An exit that is still Pending is given up: its instruction runs anew.
+        self.cpus[cpu].replay = None;
         if !self.cpus[cpu].started {
             self.start(cpu, vcpu);
         }

@@ -5,7 +5,9 @@
 //! result and flags computed ([`alu`]). Emulated are the moves and integer
 //! operations that compilers and operating systems use on device registers,
 //! and the string moves. Segment limits are not checked: where they matter
-//! the hardware has checked them before it came to the access.
+//! the hardware has checked them before it came to the access. A single-step
+//! trap (RFLAGS.TF) comes one instruction late, and a locked operation is not
+//! atomic against other processors: devices have none that would notice.
 //!
 //! Anything else is [`Stop::Unemulatable`], and so is an instruction whose
 //! memory operand is RAM: it was not the cause of the exit.
