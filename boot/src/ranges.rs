@@ -227,6 +227,37 @@ mod tests {
         assert!(s.find(210).is_none());
     }
 
+    /// However full the set: what was removed is out, and nothing is in that
+    /// was never put in.
+    #[test]
+    fn a_small_set_errs_on_the_safe_side() {
+        let mut seed = 7u64;
+        let mut lost = 0;
+        for _ in 0..2000 {
+            let mut s = RangeSet::<3>::new();
+            let mut bits = 0u64;
+            for _ in 0..12 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let a = (seed >> 40) % 63;
+                let b = (a + 1 + (seed >> 50) % 9).min(63);
+                let mask = ((1u64 << (b - a)) - 1) << a;
+                if seed >> 33 & 3 != 0 {
+                    s.insert(Range::new(a, b));
+                    bits |= mask;
+                } else {
+                    s.remove(Range::new(a, b));
+                    bits &= !mask;
+                }
+                let kept = (0..64).filter(|&i| s.find(i).is_some()).fold(0, |k, i| k | 1u64 << i);
+                assert_eq!(kept & !bits, 0);
+                assert!(kept == bits || s.dropped());
+                lost += u32::from(kept != bits);
+                assert!(s.as_slice().windows(2).all(|w| w[0].end < w[1].start));
+            }
+        }
+        assert!(lost > 0, "the test never filled a set");
+    }
+
     /// Every operation against a bitmap of 64 addresses; removal must never
     /// leave an address in, insertion into a roomy set must never lose one.
     #[test]

@@ -99,6 +99,10 @@ pub unsafe fn start(
     Ok(memory)
 }
 
+/// The page attribute table at power-on, which [`crate::page_table::Caching`]
+/// counts on (AMD APM volume 2, 7.8.2); a firmware may have changed it.
+const PAT_AT_POWER_ON: u64 = 0x0007_0406_0007_0406;
+
 /// Turns on write protection and no-execute, then loads CR3.
 ///
 /// # Safety
@@ -107,9 +111,12 @@ unsafe fn switch(root: Frame) {
     let root = PhysFrame::containing_address(x86_64::PhysAddr::new(root.start().0));
     // SAFETY: EFER exists in long mode; NXE only gives a reserved bit its
     // meaning (the caller checked that the processor has it). WP restricts
-    // writes to what the tables allow. The caller answers for the tables.
+    // writes to what the tables allow. The PAT's value is the processor's own. The caller answers for the tables.
     unsafe {
         cpu::wrmsr(cpu::msr::EFER, cpu::rdmsr(cpu::msr::EFER) | cpu::EFER_NXE);
+        if cpu::has_pat() {
+            cpu::wrmsr(cpu::msr::PAT, PAT_AT_POWER_ON);
+        }
         Cr4::update(|cr4| cr4.remove(Cr4Flags::PAGE_GLOBAL | Cr4Flags::PCID));
         Cr3::write(root, Cr3Flags::empty());
         Cr0::update(|cr0| {

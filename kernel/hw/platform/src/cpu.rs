@@ -20,6 +20,8 @@ pub const fn this_cpu() -> CpuIndex {
 pub mod msr {
     /// Local APIC base and enables.
     pub const APIC_BASE: u32 = 0x1B;
+    /// Page attribute table.
+    pub const PAT: u32 = 0x277;
     /// TSC deadline of the local APIC timer.
     pub const TSC_DEADLINE: u32 = 0x6E0;
     /// First of the x2APIC registers.
@@ -134,6 +136,22 @@ pub fn has_giant_pages() -> bool {
 #[must_use]
 pub fn has_no_execute() -> bool {
     cpuid(0x8000_0001, 0)[3] & 1 << 20 != 0
+}
+
+/// Whether there is a page attribute table (CPUID 1 EDX bit 16).
+#[must_use]
+pub fn has_pat() -> bool {
+    cpuid(1, 0)[3] & 1 << 16 != 0
+}
+
+/// Lets machine checks raise #MC, whose handler reports them, instead of
+/// shutting the processor down. The exception handlers have to be installed.
+pub fn enable_machine_check() {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    if cpuid(1, 0)[3] & 1 << 7 != 0 {
+        // SAFETY: CPUID offers the exception; the bit changes nothing else.
+        unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
+    }
 }
 
 /// Reads the time stamp counter.

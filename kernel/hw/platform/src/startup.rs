@@ -63,6 +63,7 @@ pub unsafe fn start(
         unsafe { address_space::start(info, &mut boot_memory, &descriptors::guard_pages())? };
     // SAFETY: once, on the node's own page tables.
     unsafe { exceptions::start() };
+    cpu::enable_machine_check();
     let frames = heap_bytes(ram_bytes).div_ceil(4096);
     let start = boot_memory.alloc_frames(frames, 1).ok_or(StartError::NoMemory)?;
     // SAFETY: the frames were just taken out of the free memory, for good,
