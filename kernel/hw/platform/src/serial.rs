@@ -65,8 +65,9 @@ impl SerialPort {
         self.uart.enable_interrupts(uart_16550::spec::registers::IER::DATA_READY);
     }
 
-    /// The port's interrupt line (ISA IRQ); COM1 shares it with COM3, and
-    /// COM2 with COM4.
+    /// The port's interrupt line (ISA IRQ). COM1 shares it with COM3, and COM2
+    /// with COM4: such ports can swallow each other's edges, so a node that
+    /// uses both of a pair looks at them on a timer as well.
     #[must_use]
     pub fn line(&self) -> u8 {
         self.line

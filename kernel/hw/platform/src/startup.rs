@@ -22,12 +22,28 @@ pub struct Platform {
 /// Why a node cannot start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartError {
+    /// The loader told of no memory: it follows neither boot protocol, or its
+    /// tables were overwritten (QEMU's, by a command line above 4 KiB).
+    NoMemoryMap,
     /// The processor cannot forbid execution.
     NoExecuteMissing,
     /// The page tables could not be built.
     Map(MapError),
     /// There is not enough memory for the heap.
     NoMemory,
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            StartError::NoMemoryMap => "the loader gave no memory map",
+            StartError::NoExecuteMissing => "the processor cannot forbid execution (NX)",
+            StartError::Map(MapError::NoTables) => "there is no memory for page tables",
+            StartError::Map(MapError::Conflict) => "the firmware's memory map contradicts itself",
+            StartError::Map(MapError::Range) => "the firmware's memory map is out of range",
+            StartError::NoMemory => "there is no memory for the heap",
+        })
+    }
 }
 
 impl From<MapError> for StartError {
@@ -53,6 +69,9 @@ pub unsafe fn start(
     report::start(&info.image);
     if !cpu::has_no_execute() {
         return Err(StartError::NoExecuteMissing);
+    }
+    if info.usable.as_slice().is_empty() {
+        return Err(StartError::NoMemoryMap);
     }
     let mut boot_memory = BootMemory::new(info);
     let mut ram = info.usable.clone();
