@@ -39,9 +39,9 @@ pub enum Event {
     Formed {
         /// Nodes in it.
         nodes: u32,
-        /// The membership's epoch.
+        /// The membership's epoch, in hexadecimal.
         #[serde(default)]
-        epoch: u64,
+        epoch: String,
     },
     /// The guest's first instruction is about to run.
     GuestStart {
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn events_parse() {
         assert_eq!(
-            known(r#"@pangaea {"event":"formed","nodes":3,"epoch":9}"#),
-            Event::Formed { nodes: 3, epoch: 9 }
+            known(r#"@pangaea {"event":"formed","nodes":3,"epoch":"3cc3291ad823e295","me":0}"#),
+            Event::Formed { nodes: 3, epoch: "3cc3291ad823e295".to_owned() }
         );
         assert_eq!(
             known(r#"@pangaea {"event":"guest-end","how":"power-off"}"#),

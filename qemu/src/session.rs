@@ -82,7 +82,10 @@ pub struct Session {
     gone: BTreeSet<u32>,
     /// The first emulator that ended with no word before.
     lost: Option<(u32, Duration)>,
-    verdict: Option<(Ended, Duration)>,
+    verdict: Option<Ended>,
+    /// The outcome is a node's word that another one has ended; the other's
+    /// own reason is better.
+    hearsay: bool,
     /// When everything is told to end, at the latest.
     deadline: Option<Duration>,
     guest_ended: bool,
@@ -111,6 +114,7 @@ impl Session {
             gone: BTreeSet::new(),
             lost: None,
             verdict: None,
+            hearsay: false,
             deadline: None,
             guest_ended: false,
             events: Vec::new(),
@@ -147,7 +151,7 @@ impl Session {
             let ended = self.silent_loss(node);
             self.decide(ended, now, Duration::ZERO);
         }
-        let (ended, _) = self.verdict.as_ref()?;
+        let ended = self.verdict.as_ref()?;
         let over = self.all_gone() || self.deadline.is_some_and(|d| now >= d);
         over.then(|| ended.clone())
     }
@@ -162,13 +166,17 @@ impl Session {
         self.gone.len() as u32 >= self.nodes
     }
 
-    /// Fixes the outcome; the first one stands, but a panic overrules all.
+    /// Fixes the outcome; the first one stands, but a panic overrules all,
+    /// and everything overrules hearsay.
     fn decide(&mut self, ended: Ended, at: Duration, grace: Duration) {
-        let overrules = ended.status == status::FAULT
-            && self.verdict.as_ref().is_some_and(|(e, _)| e.status != status::FAULT);
-        if self.verdict.is_none() || overrules {
-            self.verdict = Some((ended, at));
+        let overruled = self
+            .verdict
+            .as_ref()
+            .is_none_or(|v| ended.status == status::FAULT && v.status != status::FAULT);
+        if overruled || self.hearsay {
+            self.verdict = Some(ended);
             self.deadline = Some(at + grace);
+            self.hearsay = false;
         }
     }
 
@@ -251,6 +259,9 @@ impl Session {
 
     /// Takes a node's reason to stop.
     fn fatal(&mut self, node: u32, class: &str, message: &str, at: Duration) -> Vec<Effect> {
+        if class == "peer" && self.verdict.is_some() {
+            return Vec::new();
+        }
         let status = match class {
             "node-lost" => status::NODE_LOST,
             "guest" => status::GUEST_DIED,
@@ -258,6 +269,7 @@ impl Session {
             _ => status::NOT_FORMED,
         };
         self.decide(Ended { status, sentence: message.to_owned() }, at, REPORT_GRACE);
+        self.hearsay = class == "peer";
         vec![Effect::Report(vec![format!("node {node}: {message}")])]
     }
 

@@ -150,3 +150,15 @@ fn held_output_comes_out_when_the_guest_is_gone() {
     let shown = session.observe(&exited(0, 4));
     assert_eq!(shown[0], Effect::Stdout(b"\x1epanga".to_vec()));
 }
+
+#[test]
+fn a_nodes_own_reason_overrules_what_another_heard() {
+    let mut session = formed(None);
+    let heard = r#"{"event":"fatal","class":"peer","message":"node 0 ended the cluster"}"#;
+    session.observe(&event(1, 3, heard));
+    let own = r#"{"event":"fatal","class":"node-lost","message":"node 2 is lost"}"#;
+    session.observe(&event(0, 3, own));
+    assert!(session.observe(&event(1, 4, heard)).is_empty(), "nothing new");
+    let over = end(&mut session, &[exited(0, 4), exited(1, 4)], 4).unwrap();
+    assert_eq!(over, Ended { status: status::NODE_LOST, sentence: "node 2 is lost".into() });
+}

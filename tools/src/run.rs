@@ -56,6 +56,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         session,
         record,
         console: None,
+        reported: Vec::new(),
     };
     let _restorer = terminal::Restorer;
     let ended = run.drive()?;
@@ -121,6 +122,8 @@ struct Run<'a> {
     session: Session,
     record: Record,
     console: Option<Console>,
+    /// Reports of nodes that were shown.
+    reported: Vec<String>,
 }
 
 impl Run<'_> {
@@ -171,7 +174,10 @@ impl Run<'_> {
             Effect::Console(bytes) => self.console_bytes(&bytes)?,
             Effect::Progress(text) if self.console.is_none() => self.progress.stage(&text),
             Effect::Progress(_) => {}
-            Effect::Report(lines) => lines.iter().for_each(|l| self.progress.note(l)),
+            Effect::Report(lines) => {
+                lines.iter().for_each(|l| self.progress.note(l));
+                self.reported.extend(lines);
+            }
             Effect::Panic { node, message, backtrace } => {
                 let lines = report::panic_lines(&self.config.image, node, &message, &backtrace);
                 self.progress.suspend(|| lines.iter().for_each(|l| eprintln!("{l}")));
@@ -219,12 +225,16 @@ impl Run<'_> {
         terminal::restore();
         self.progress.clear();
         self.cluster.end();
-        let explained = [status::NOT_FORMED, status::FAULT, status::TIMEOUT];
         if !ended.sentence.is_empty() {
-            if explained.contains(&ended.status) {
+            let told = self.reported.iter().any(|line| line.ends_with(&ended.sentence));
+            let unclear = [status::FAULT, status::TIMEOUT].contains(&ended.status)
+                || (ended.status == status::NOT_FORMED && !told);
+            if unclear {
                 self.last_lines();
             }
-            eprintln!("pangaea: {}.", ended.sentence.trim_end_matches('.'));
+            if !told {
+                eprintln!("pangaea: {}.", ended.sentence.trim_end_matches('.'));
+            }
         }
         if self.args.json {
             self.record.print(ended, self.session.events(), self.cluster.elapsed())?;
