@@ -153,7 +153,8 @@ impl Guest {
         }
     }
 
-    pub(crate) fn stamp_received(&mut self, tsc: u64) {
+    /// Notes when a frame was taken from the NIC.
+    pub fn received(&mut self, tsc: u64) {
         self.stamps.received = tsc;
     }
 
@@ -203,7 +204,7 @@ impl Guest {
                     return Some(Step::Blocked);
                 }
                 self.wait = Wait::Nothing;
-                Some(self.to_machine(at, exit))
+                Some(self.ask_machine(at, exit))
             }
             Wait::Result { value, gfn, access } => {
                 if !self.fetched(at, gfn, access, 0) {
@@ -260,7 +261,7 @@ impl Guest {
             self.held_since = self.stamps.exit;
         }
         let Some((gfn, access)) = fault_in_ram else {
-            return self.to_machine(at, exit);
+            return self.ask_machine(at, exit);
         };
         self.fault_rip = rip;
         self.fault(at, gfn, access)
@@ -299,7 +300,7 @@ impl Guest {
         Step::Blocked
     }
 
-    fn to_machine<V: Vcpu, M: HostMemory>(
+    fn ask_machine<V: Vcpu, M: HostMemory>(
         &mut self,
         at: &mut Context<'_, V, M>,
         exit: Exit,

@@ -311,6 +311,12 @@ impl Uart {
         byte
     }
 
+    /// The byte that [`Uart::take_output`] would give.
+    #[must_use]
+    pub fn peek_output(&self) -> Option<u8> {
+        self.output.first()
+    }
+
     /// Bytes waiting in the output ring.
     #[must_use]
     pub fn output_len(&self) -> usize {

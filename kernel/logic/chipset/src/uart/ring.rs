@@ -27,6 +27,10 @@ impl<const N: usize> Ring<N> {
         true
     }
 
+    pub(super) fn first(&self) -> Option<u8> {
+        (self.len > 0).then_some(self.bytes[self.first])
+    }
+
     pub(super) fn pop(&mut self) -> Option<u8> {
         if self.len == 0 {
             return None;

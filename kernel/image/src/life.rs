@@ -1,0 +1,213 @@
+//! The node's main loop, for those that lend memory and for the one that
+//! leads.
+
+use crate::consoles::Consoles;
+use crate::ending::{self, Class};
+use crate::link::Link;
+use fabric::{Event, StopReason};
+use node::{End, Guest, Step};
+use platform::clock;
+use platform::report::{Json, event};
+use vcpu::Vcpu;
+
+/// How long a stopping node waits for the others to hear of it.
+const STOP_NS: u64 = 2_000_000_000;
+
+/// Looks at what the fabric says; does not return if the cluster is over.
+fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
+    while let Some(happened) = link.event(guest.as_deref_mut()) {
+        match happened {
+            Event::NodeJoined { known, of } => {
+                event("joined", format_args!("\"nodes\":{known},\"of\":{of}"));
+            }
+            Event::JoinTimeout { present, of } => ending::give_up(
+                Class::JoinTimeout,
+                format_args!(
+                    "{present} of {of} nodes are here: start the others, or boot with \
+                     nodes={present}"
+                ),
+            ),
+            Event::Refused { by, reason } => {
+                let (class, text) = ending::refusal(reason);
+                if link.node.fabric().membership().is_none() {
+                    ending::give_up(class, format_args!("{text} (the other is {by:02x?})"));
+                }
+                log::warn!("a node was refused: {reason:?} {by:02x?}");
+            }
+            Event::PeerLost { node, epoch, status, .. } => lost(link, node, epoch, status.masters),
+            Event::Stopped { by, reason } => {
+                log::info!("{by} ends the cluster: {reason:?}");
+                if let StopReason::Fatal(code) = reason {
+                    ending::fatal(
+                        Class::Peer,
+                        format_args!("{by} has stopped the cluster (code {code})"),
+                        "",
+                    );
+                }
+                // Answer those that have not heard of it.
+                drain(link);
+                ending::summarise(&link.node);
+                ending::follow(reason);
+            }
+            Event::Formed | Event::StopDone | Event::ProbeReply { .. } => {}
+        }
+    }
+    if let Some(text) = link.node.cluster.as_ref().and_then(ending::describe) {
+        stop(link, Class::Protocol, &text);
+    }
+}
+
+/// A peer is gone, and pages with it: nothing may go on.
+fn lost(link: &mut Link, node: addr::NodeId, epoch: u64, masters: u32) -> ! {
+    let homed = link
+        .node
+        .cluster
+        .as_ref()
+        .map_or(0, |c| c.coherence().directory().mastered_by(&link.memory, node));
+    let fields = format!(
+        ",\"node\":{},\"epoch\":\"{epoch:016x}\",\"pages\":{masters},\"pages_homed_here\":{homed}",
+        node.0
+    );
+    let text = format!(
+        "{node} is lost in epoch {epoch:016x}, and with it {masters} pages of the guest's \
+         memory; the guest is stopped"
+    );
+    ending::fatal(Class::NodeLost, format_args!("{text}"), &fields);
+    tell(link, StopReason::Fatal(Class::NodeLost.code()));
+    drain(link);
+    ending::summarise(&link.node);
+    ending::off()
+}
+
+/// Reports a fault of this node and ends the cluster.
+pub(crate) fn stop(link: &mut Link, class: Class, text: &str) -> ! {
+    ending::fatal(class, format_args!("{text}"), "");
+    tell(link, StopReason::Fatal(class.code()));
+    drain(link);
+    ending::summarise(&link.node);
+    ending::off()
+}
+
+/// Tells the other nodes that it is over.
+fn tell(link: &mut Link, reason: StopReason) {
+    let now_ns = link.node.clock().ns(clock::now_tsc());
+    link.node.fabric_mut().stop(now_ns, reason);
+}
+
+/// Goes on with the fabric until every peer has heard that it is over.
+fn drain(link: &mut Link) {
+    let end = clock::now_tsc() + clock::ns_to_tsc(STOP_NS);
+    while clock::now_tsc() < end {
+        link.pump(None);
+        while let Some(happened) = link.event(None) {
+            if happened == Event::StopDone {
+                return;
+            }
+        }
+        link.wait(Some(end));
+    }
+}
+
+/// Waits until the cluster has formed.
+pub(crate) fn form(link: &mut Link) {
+    while link.node.fabric().membership().is_none() {
+        let any = link.pump(None);
+        watch(link, None);
+        if !any {
+            link.wait(None);
+        }
+    }
+    watch(link, None);
+}
+
+/// Lends this node's memory until the cluster ends.
+pub(crate) fn lend(link: &mut Link) -> ! {
+    loop {
+        let any = link.pump(None);
+        watch(link, None);
+        if !any {
+            link.wait(None);
+        }
+    }
+}
+
+/// Runs the guest until it ends, and the cluster with it.
+pub(crate) fn lead(
+    link: &mut Link,
+    guest: &mut Guest,
+    vcpu: &mut impl Vcpu,
+    consoles: &mut Consoles,
+) -> ! {
+    let mut blocked_since = 0;
+    loop {
+        let any = link.pump(Some(guest));
+        watch(link, Some(guest));
+        consoles.pump(&mut guest.machine);
+        if any && blocked_since != 0 {
+            link.quiet();
+        }
+        link.set_timer(guest.deadline());
+        let mut memory = link.memory;
+        match link.node.run_guest(guest, vcpu, &mut memory, clock::now_tsc) {
+            Step::Ran => blocked_since = 0,
+            Step::Interrupted => {
+                blocked_since = 0;
+                link.take_interrupts();
+                consoles.interrupted();
+            }
+            Step::Blocked => {
+                let now = clock::now_tsc();
+                if blocked_since == 0 {
+                    // Nothing is sent before the next turn.
+                    blocked_since = now;
+                } else {
+                    link.wait_for_answer(blocked_since);
+                }
+            }
+            Step::Halted => {
+                blocked_since = 0;
+                if consoles.backlog(&mut guest.machine) {
+                    continue;
+                }
+                link.wait(guest.deadline());
+                consoles.interrupted();
+            }
+            Step::Ended(end) => ended(link, guest, consoles, end),
+        }
+    }
+}
+
+/// The guest is over: so is the cluster.
+fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) -> ! {
+    let patience = clock::now_tsc() + clock::ns_to_tsc(STOP_NS);
+    while consoles.backlog(&mut guest.machine) && clock::now_tsc() < patience {
+        consoles.pump(&mut guest.machine);
+    }
+    exits(guest);
+    match end {
+        End::PowerOff | End::Reset => {
+            let how = if end == End::PowerOff { "power-off" } else { "reset" };
+            event("guest-end", format_args!("\"how\":\"{how}\""));
+        }
+        End::Dead(death) => {
+            event("guest-end", format_args!("\"how\":\"died\",\"reason\":\"{}\"", Json(death)));
+            stop(link, Class::Guest, &format!("the guest died: {death}"));
+        }
+    }
+    let reason = if end == End::Reset { StopReason::Reset } else { StopReason::PowerOff };
+    tell(link, reason);
+    drain(link);
+    ending::summarise(&link.node);
+    ending::follow(reason)
+}
+
+/// Reports how often the guest exited, and why.
+fn exits(guest: &Guest) {
+    let counters = guest.machine.counters();
+    let mut text = alloc::string::String::new();
+    for (i, count) in counters.exits.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        text += &format!("{comma}\"{}\":{count}", machine::Kind::ALL[i].name());
+    }
+    event("exits", format_args!("{text}"));
+}

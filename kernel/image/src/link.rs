@@ -1,0 +1,168 @@
+//! NIC and engine: frames in, frames out, and the halt in between.
+
+use fabric::Event;
+use nic::{HEADER_MAX, Nic, PageSlice, Probed};
+use node::{Guest, Node};
+use platform::memory::PhysMemory;
+use platform::{apic, clock, interrupts};
+
+/// Frames taken in one go before the guest gets its turn.
+const BATCH: usize = 64;
+/// A node without interrupts from its NIC looks at it this often.
+const POLL_NS: u64 = 250_000;
+
+/// The node's engine, its memory and its NIC.
+pub(crate) struct Link {
+    pub(crate) node: Node,
+    pub(crate) memory: PhysMemory,
+    nic: Option<Probed>,
+    /// Whether the NIC's interrupt was seen to arrive.
+    interrupts_work: bool,
+    header: [u8; HEADER_MAX],
+    spin_ticks: u64,
+    last_frame: u64,
+    /// What the timer is set to; 0 for nothing.
+    timer: u64,
+}
+
+impl Link {
+    /// Joins an engine to a NIC; a node that is alone needs none.
+    pub(crate) fn new(
+        node: Node,
+        memory: PhysMemory,
+        mut nic: Option<Probed>,
+        spin_us: u64,
+    ) -> Link {
+        let works = nic.as_mut().map(|n| n.interrupt_works() == Some(true));
+        if works == Some(false) {
+            log::warn!("the NIC's interrupt does not arrive: polling every {POLL_NS} ns");
+        }
+        if let Some(n) = &mut nic {
+            n.nic.enable_interrupts();
+        }
+        let spin_ticks = clock::ns_to_tsc(spin_us * 1000);
+        let interrupts_work = works.unwrap_or(true);
+        let (header, last_frame, timer) = ([0; HEADER_MAX], 0, 0);
+        Link { node, memory, nic, interrupts_work, header, spin_ticks, last_frame, timer }
+    }
+
+    /// Takes what has arrived and sends what waits; `true` if anything came.
+    pub(crate) fn pump(&mut self, mut guest: Option<&mut Guest>) -> bool {
+        let mut any = false;
+        for _ in 0..BATCH {
+            let tsc = clock::now_tsc();
+            let (node, memory) = (&mut self.node, &mut self.memory);
+            let Some(probed) = &mut self.nic else { break };
+            if !probed.nic.receive(|bytes| node.frame(tsc, bytes, memory)) {
+                break;
+            }
+            any = true;
+            self.last_frame = tsc;
+            if let Some(guest) = &mut guest {
+                guest.received(tsc);
+            }
+            self.send(guest.as_deref_mut());
+        }
+        self.node.tick(clock::now_tsc(), &mut self.memory);
+        self.send(guest);
+        any
+    }
+
+    fn send(&mut self, mut guest: Option<&mut Guest>) {
+        let Some(probed) = &mut self.nic else {
+            // Alone: what the fabric would send has nowhere to go.
+            while self.node.transmit(clock::now_tsc(), &mut self.header).is_some() {}
+            return;
+        };
+        while probed.nic.room() > 0 {
+            let Some(frame) = self.node.transmit(clock::now_tsc(), &mut self.header) else { break };
+            let page =
+                frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
+            let header = &self.header[..frame.header_len];
+            if let Err(error) = probed.nic.transmit(header, page) {
+                // It counts as lost on the wire and is sent again.
+                log::warn!("a frame was not sent: {error:?}");
+                break;
+            }
+            self.node.sent(clock::now_tsc(), page.is_some(), guest.as_deref_mut());
+        }
+    }
+
+    /// The next event of the fabric.
+    pub(crate) fn event(&mut self, guest: Option<&mut Guest>) -> Option<Event> {
+        self.node.event(clock::now_tsc(), guest)
+    }
+
+    /// Quiets the NIC's line, so that frames taken by polling do not make the
+    /// guest exit for nothing.
+    pub(crate) fn quiet(&mut self) {
+        if let Some(probed) = &mut self.nic {
+            probed.nic.acknowledge_interrupt();
+            let _ = probed.interrupt.take();
+        }
+        interrupts::arm();
+    }
+
+    /// Takes note of interrupts that have arrived.
+    pub(crate) fn take_interrupts(&mut self) {
+        if let Some(probed) = &mut self.nic
+            && probed.interrupt.take()
+        {
+            probed.nic.acknowledge_interrupt();
+        }
+        if interrupts::take(interrupts::TIMER) {
+            self.timer = 0;
+        }
+        for line in [3, 4] {
+            let _ = interrupts::take_line(line);
+        }
+        interrupts::arm();
+    }
+
+    /// Sets the timer to the earliest of what the fabric and the caller wait
+    /// for. A timer that is set too early costs one look, so it is left.
+    pub(crate) fn set_timer(&mut self, deadline: Option<u64>) {
+        let now = clock::now_tsc();
+        let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns));
+        let poll = (!self.interrupts_work).then(|| now + clock::ns_to_tsc(POLL_NS));
+        let Some(at) = [fabric, deadline, poll].into_iter().flatten().min() else { return };
+        let at = at.max(now + 1);
+        if self.timer == 0 || at < self.timer || self.timer <= now {
+            self.timer = at;
+            apic::set_timer(at);
+        }
+    }
+
+    /// Waits for a frame, an interrupt or `deadline` (a TSC value): polls for
+    /// a short while after traffic, then halts.
+    pub(crate) fn wait(&mut self, deadline: Option<u64>) {
+        let now = clock::now_tsc();
+        if now.wrapping_sub(self.last_frame) < self.spin_ticks {
+            core::hint::spin_loop();
+            return;
+        }
+        self.halt(deadline);
+    }
+
+    /// Like [`Link::wait`] while an answer is due: polls from `since` on.
+    pub(crate) fn wait_for_answer(&mut self, since: u64) {
+        if clock::now_tsc().wrapping_sub(since) < self.spin_ticks {
+            core::hint::spin_loop();
+            return;
+        }
+        self.halt(None);
+    }
+
+    fn halt(&mut self, deadline: Option<u64>) {
+        if self.node.timeout_ns() == Some(0) {
+            return;
+        }
+        self.set_timer(deadline);
+        // The timer's deadline may have passed while it was set.
+        if self.nic.as_ref().is_some_and(|p| p.nic.receive_ready()) {
+            return;
+        }
+        interrupts::halt_until_interrupt();
+        self.take_interrupts();
+    }
+}
