@@ -1,0 +1,64 @@
+//! The node's hypercalls for benchmark guests (`node::bench` says what each
+//! does).
+
+use core::arch::asm;
+
+/// Result of a call that cannot be done.
+pub const ERROR: u64 = u64::MAX;
+
+/// A hypercall's number (RAX).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum Call {
+    /// Number of nodes.
+    Nodes = 1,
+    /// Has a node take pages for writing: gfn, pages, node.
+    TakeWrite = 2,
+    /// Has a node take pages for reading: gfn, pages, node.
+    TakeRead = 3,
+    /// Takes that are not yet done.
+    Outstanding = 4,
+    /// Round trips one after the other: payload bytes, count, node.
+    Probe = 5,
+    /// Round trips several at a time: payload bytes, count, node.
+    Stream = 6,
+    /// Makes the next write to a page fault and be answered at once: gfn.
+    Protect = 7,
+    /// Clears the node's histograms.
+    Clear = 8,
+    /// The TSC's frequency in hertz.
+    TscHz = 9,
+    /// Free frames of the guest's node.
+    FreeFrames = 10,
+    /// Home node of a page: gfn.
+    Home = 11,
+}
+
+/// Makes a hypercall; `None` where it cannot be done.
+#[must_use]
+pub fn call(call: Call, rbx: u64, rcx: u64, rdx: u64) -> Option<u64> {
+    let value = raw(call as u64, rbx, rcx, rdx);
+    (value != ERROR).then_some(value)
+}
+
+/// Makes a hypercall with any number.
+#[must_use]
+pub fn raw(number: u64, rbx: u64, rcx: u64, rdx: u64) -> u64 {
+    let value;
+    // SAFETY: VMMCALL exits to the node, which answers in RAX and changes no
+    // other register and none of this program's memory. LLVM keeps RBX for
+    // itself, so it is exchanged around the call.
+    unsafe {
+        asm!(
+            "xchg rbx, {rbx}",
+            "vmmcall",
+            "xchg rbx, {rbx}",
+            rbx = inout(reg) rbx => _,
+            inout("rax") number => value,
+            in("rcx") rcx,
+            in("rdx") rdx,
+            options(nostack),
+        );
+    }
+    value
+}
