@@ -1,11 +1,11 @@
 //! A running cluster: N emulators, their links, and what they say.
 
 use crate::command::{NodePlan, arguments};
-use crate::event::{self, Parsed};
 use crate::link::{self, Links};
-use crate::logs::{Lines, LogFile, Tail};
+use crate::logs::{LogFile, Tail};
 use crate::process::{self, Running};
 use crate::switch::{Mac, Switch};
+use crate::voice::{Source, Voice};
 use crate::{Kind, LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -85,23 +85,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.running.kill();
     }
-}
-
-/// Where bytes come from.
-#[derive(Clone, Copy)]
-enum Source {
-    Log,
-    Guest(Port),
-    Emulator,
-}
-
-/// What the threads of one node need to pass its words on.
-#[derive(Clone)]
-struct Voice {
-    node: u32,
-    started: Instant,
-    messages: Sender<Message>,
-    tail: Tail,
 }
 
 impl Cluster {
@@ -358,55 +341,6 @@ impl Starting<'_> {
         let log = LogFile::create(self.config.log_dir.as_deref(), &name)?;
         let voice = self.voice.clone();
         Ok(std::thread::spawn(move || voice.relay(source, stream, log)))
-    }
-}
-
-impl Voice {
-    /// Passes bytes on until the stream ends.
-    fn relay(&self, source: Source, mut stream: impl Read, mut log: LogFile) {
-        let mut lines = Lines::default();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let len = match stream.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(len) => len,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => break,
-            };
-            log.write(&buffer[..len]);
-            match source {
-                Source::Guest(port) => self.say(Kind::Bytes(port, buffer[..len].to_vec())),
-                _ => lines.push(&buffer[..len]).iter().for_each(|l| self.line(source, l)),
-            }
-        }
-        lines.finish().iter().for_each(|l| self.line(source, l));
-    }
-
-    /// Passes a line on as what it is.
-    fn line(&self, source: Source, line: &str) {
-        if matches!(source, Source::Emulator) {
-            // TCG warns about each feature of the processor model that it
-            // lacks; that is known and tells nothing about this run.
-            if !line.contains("TCG doesn't support requested feature") {
-                self.tail.push(line);
-                self.say(Kind::Emulator(line.to_owned()));
-            }
-            return;
-        }
-        match event::parse(line) {
-            Parsed::Known(event, value) => self.say(Kind::Event(Some(event), value)),
-            Parsed::Unknown(value) => self.say(Kind::Event(None, value)),
-            Parsed::Text | Parsed::Broken => {
-                self.tail.push(line);
-                self.say(Kind::Line(line.to_owned()));
-            }
-        }
-    }
-
-    /// Sends a message; nobody listens any more when the cluster is dropped.
-    fn say(&self, kind: Kind) {
-        let at = self.started.elapsed();
-        let _ = self.messages.send(Message { node: self.node, at, kind });
     }
 }
 

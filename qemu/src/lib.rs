@@ -33,6 +33,7 @@ pub mod record;
 pub mod session;
 pub mod switch;
 pub mod symbols;
+mod voice;
 
 pub use cluster::{Cluster, ClusterConfig, NodeOverride};
 pub use error::RunnerError;
