@@ -50,7 +50,7 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
     let mut link = Link::new(node, platform.memory, nic, settings.spin_us);
     life::form(&mut link);
 
-    let mut pool = FramePool::new();
+    let mut pool = FramePool::with_room_for(frames);
     for range in platform.boot_memory.into_regions() {
         pool.add(range.start, range.end);
     }

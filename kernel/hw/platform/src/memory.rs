@@ -225,17 +225,53 @@ impl PhysMemory {
     }
 }
 
-/// Copies bytes with the processor's string move.
+/// Copies bytes: whole lines of 64 by plain moves, the rest by a string move.
+/// On hardware both run at the memory's speed; an emulator takes a string move
+/// one element at a time, ten times as slow.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes; overlap is allowed
 /// only where `to` is not inside `from`'s tail.
 #[inline]
 unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: the caller answers for both ranges; the direction flag is clear
-    // by the ABI.
+    let (mut to, mut from) = (to, from);
+    if len >= 64 {
+        // SAFETY: the loop moves `len / 64` lines, all inside the ranges that
+        // the caller answers for.
+        unsafe {
+            asm!(
+                "2:",
+                "mov {a}, [{from}]",
+                "mov {b}, [{from} + 8]",
+                "mov {c}, [{from} + 16]",
+                "mov {d}, [{from} + 24]",
+                "mov [{to}], {a}",
+                "mov [{to} + 8], {b}",
+                "mov [{to} + 16], {c}",
+                "mov [{to} + 24], {d}",
+                "mov {a}, [{from} + 32]",
+                "mov {b}, [{from} + 40]",
+                "mov {c}, [{from} + 48]",
+                "mov {d}, [{from} + 56]",
+                "mov [{to} + 32], {a}",
+                "mov [{to} + 40], {b}",
+                "mov [{to} + 48], {c}",
+                "mov [{to} + 56], {d}",
+                "add {from}, 64",
+                "add {to}, 64",
+                "dec {lines}",
+                "jnz 2b",
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                from = inout(reg) from, to = inout(reg) to,
+                lines = inout(reg) len / 64 => _,
+                options(nostack),
+            );
+        }
+    }
+    // SAFETY: what is left of the ranges; the direction flag is clear by the
+    // ABI.
     unsafe {
-        asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+        asm!("rep movsb", inout("rcx") len % 64 => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
     }
 }
 
@@ -257,9 +293,27 @@ impl HostMemory for PhysMemory {
 
     fn zero(&mut self, frame: Frame) {
         let to = self.pointer(frame);
-        // SAFETY: 4096 bytes of RAM, owned by the caller (`new`).
+        // Plain stores for the reason given at `copy_forward`.
+        // SAFETY: 64 lines of 64 bytes are the 4096 bytes of a RAM frame,
+        // owned by the caller (`new`).
         unsafe {
-            asm!("rep stosq", inout("rcx") PAGE_SIZE / 8 => _, inout("rdi") to => _, in("rax") 0u64, options(nostack, preserves_flags));
+            asm!(
+                "2:",
+                "mov [{to}], {zero}",
+                "mov [{to} + 8], {zero}",
+                "mov [{to} + 16], {zero}",
+                "mov [{to} + 24], {zero}",
+                "mov [{to} + 32], {zero}",
+                "mov [{to} + 40], {zero}",
+                "mov [{to} + 48], {zero}",
+                "mov [{to} + 56], {zero}",
+                "add {to}, 64",
+                "dec {lines}",
+                "jnz 2b",
+                zero = in(reg) 0u64, to = inout(reg) to => _,
+                lines = inout(reg) PAGE_SIZE / 64 => _,
+                options(nostack),
+            );
         }
     }
 

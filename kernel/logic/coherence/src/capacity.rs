@@ -27,16 +27,17 @@ pub struct Limits {
 
 impl Limits {
     /// Limits of a node with `frames` frames in a cluster whose nodes have
-    /// `cluster_frames` together.
+    /// `cluster_frames` together. `runs_guest`: vCPUs here may touch all of the
+    /// guest's memory; else this node holds little more than what it is home to.
     #[must_use]
-    pub fn new(frames: u64, cluster_frames: u64) -> Limits {
-        // One table for 512 pages of the whole guest (nested), one for 512
-        // pages of this home (directory), and the upper levels.
-        let table_frames = cluster_frames / RUN_PAGES
-            + frames / RUN_PAGES
-            + 16
-            + cluster_frames / (RUN_PAGES * RUN_PAGES);
-        let reserve = (frames / 256).clamp(192, 16384);
+    pub fn new(frames: u64, cluster_frames: u64, runs_guest: bool) -> Limits {
+        // A table has 512 entries: nested tables for the pages held, directory
+        // tables for the pages this node is home to, and the upper levels.
+        let elsewhere = cluster_frames.saturating_sub(frames) / RUN_PAGES;
+        let nested = frames / RUN_PAGES + if runs_guest { elsewhere } else { elsewhere / 8 };
+        let upper = 16 + cluster_frames / (RUN_PAGES * RUN_PAGES);
+        let table_frames = nested + frames / RUN_PAGES + upper;
+        let reserve = (frames / 256).clamp(192, 8192);
         Limits { table_frames, reserve, open_max: 64, puts_max: 32 }
     }
 
@@ -52,8 +53,8 @@ impl Limits {
 /// Frames that a node keeps for its own fetches when others move pages to it.
 const KEEP: u64 = 64;
 
-/// Table entries looked at in one call of [`Coherence::balance`].
-const SCAN_BUDGET: usize = 256;
+/// Steps of the clock's hands in one call of [`Coherence::balance`].
+const SCAN_BUDGET: usize = 64;
 
 /// How far an eviction has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,23 +121,15 @@ impl Coherence {
         let mut expected = free + self.puts_open as u64 + self.transit.freeing();
         let mut budget = SCAN_BUDGET;
         while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
-            let end = self.layout.end();
-            let (found, next) = self.table.scan(env.memory, self.hand, end, budget.min(64));
-            budget -= budget.min(if found.is_some() { 8 } else { 64 });
-            self.hand = next.unwrap_or(Gfn(0));
-            let Some(page) = found else { continue };
-            if page.large {
-                // A large page is used as one; go back for its pages once split.
-                if page.entry.accessed {
-                    self.table.clear_accessed(env.memory, page.gfn);
-                } else if page.entry.frame.is_some() {
-                    self.table
-                        .split(env.memory, &mut self.pool, page.gfn)
-                        .expect("frames for tables are kept back");
-                    self.hand = page.gfn;
-                }
-            } else {
+            budget -= 1;
+            let Some(page) = self.next_victim(env) else { continue };
+            if !page.large {
                 expected += u64::from(self.consider(env, page.gfn, page.entry));
+            } else if page.entry.frame.is_some() {
+                self.table
+                    .split(env.memory, &mut self.pool, page.gfn)
+                    .expect("frames for tables are kept back");
+                self.turn_back(page.gfn);
             }
         }
         self.settle(env)
@@ -151,10 +144,6 @@ impl Coherence {
     ) -> bool {
         let Some(frame) = entry.frame else { return false };
         if self.open.contains_key(&gfn.0) || self.held.contains(&gfn) {
-            return false;
-        }
-        if entry.accessed {
-            self.table.clear_accessed(env.memory, gfn);
             return false;
         }
         if entry.state == PageState::Shared {

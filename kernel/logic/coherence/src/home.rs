@@ -444,8 +444,9 @@ impl Coherence {
         Ok(())
     }
 
-    /// The node with most free frames, other than the owner and one that has
-    /// just refused.
+    /// This node itself if it has room: a page at its home is one hop away and
+    /// next to its neighbours. Else the node with most free frames, other than
+    /// the owner and one that has just refused.
     fn roomiest<M, O: Output>(
         &self,
         env: &Env<'_, M, O>,
@@ -455,6 +456,9 @@ impl Coherence {
         let room = |node: NodeId| {
             if node == self.me { self.room() } else { env.out.free_frames(node) }
         };
+        if owner != self.me && refused.is_none() && self.room() > 0 {
+            return Some(self.me);
+        }
         (0..self.layout.nodes() as u16)
             .map(NodeId)
             .filter(|&n| n != owner && Some(n) != refused)

@@ -24,6 +24,7 @@ extern crate alloc;
 
 pub mod capacity;
 pub mod directory;
+mod hands;
 pub mod home;
 pub mod message;
 pub mod owner;
@@ -39,6 +40,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
 use directory::Directory;
+use hands::Hands;
 use hashbrown::HashMap;
 use home::Busy;
 use layout::Layout;
@@ -151,7 +153,7 @@ pub struct Coherence {
     deferred: Vec<(NodeId, Message)>,
     held: Vec<Gfn>,
     transit: Transit,
-    hand: Gfn,
+    hands: Hands,
     started_put: Option<Gfn>,
     masters: u64,
     counters: Counters,
@@ -187,7 +189,7 @@ impl Coherence {
             deferred: Vec::with_capacity(requests),
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
-            hand: Gfn(0),
+            hands: Hands::default(),
             started_put: None,
             masters: 0,
             counters: Counters::default(),
@@ -448,6 +450,12 @@ impl Coherence {
     #[must_use]
     pub fn table_frames(&self) -> (u64, u64) {
         (self.table.tables(), self.directory.tables())
+    }
+
+    /// Evictions of this node that are under way.
+    #[must_use]
+    pub fn puts_open(&self) -> usize {
+        self.puts_open
     }
 
     /// Whether this node has nothing open, waiting or put off.

@@ -9,7 +9,7 @@ use addr::{Access, Frame, Gfn, NodeId, PageBytes};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use coherence::{Class, Coherence, Env, Limits, Message, Output, Progress, Violation};
-use fabric::{Fabric, Membership, Outgoing, SendError, Sink, Status};
+use fabric::{Fabric, Member, Membership, Outgoing, SendError, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
@@ -112,14 +112,15 @@ impl Cluster {
         memory: &mut impl HostMemory,
     ) -> Result<Cluster, NodeId> {
         let total = membership.members.iter().map(|m| m.pages).sum();
-        let contribution = |frames| Limits::new(frames, total).contribution(frames);
-        let pages: Vec<u64> = membership.members.iter().map(|m| contribution(m.pages)).collect();
+        let limits = |m: &Member| Limits::new(m.pages, total, m.id == NodeId::LEADER);
+        let contribution = |m: &Member| limits(m).contribution(m.pages);
+        let pages: Vec<u64> = membership.members.iter().map(contribution).collect();
         let layout = Layout::new(&pages).map_err(|e| match e {
             layout::LayoutError::Unaligned(node) => node,
             layout::LayoutError::NodeCount => membership.me,
         })?;
         let me = membership.me;
-        let limits = Limits::new(membership.members[me.index()].pages, total);
+        let limits = limits(&membership.members[me.index()]);
         let nodes = membership.members.len();
         let coherence = Coherence::new(me, layout, limits, format, pool, memory);
         let outbox = Outbox {

@@ -95,6 +95,7 @@ pub struct Guest {
     wait: Wait,
     stamps: Stamps,
     stream: Stream,
+    searching: bool,
     fault_rip: u64,
     grants_before: u64,
     held_since: u64,
@@ -133,6 +134,7 @@ impl Guest {
             wait: Wait::Nothing,
             stamps: Stamps::default(),
             stream: Stream::default(),
+            searching: false,
             fault_rip: 0,
             grants_before: 0,
             held_since: 0,
@@ -190,7 +192,7 @@ impl Guest {
             Wait::Nothing => None,
             Wait::Fault { gfn, access, ahead, kind } => {
                 if !self.fetched(at, gfn, access, ahead) {
-                    return Some(Step::Blocked);
+                    return Some(self.blocked());
                 }
                 self.stamps.mapped = (at.tsc)();
                 self.wait = Wait::Nothing;
@@ -201,14 +203,14 @@ impl Guest {
             }
             Wait::Exit { exit, gfn, access } => {
                 if !self.fetched(at, gfn, access, 0) {
-                    return Some(Step::Blocked);
+                    return Some(self.blocked());
                 }
                 self.wait = Wait::Nothing;
                 Some(self.ask_machine(at, exit))
             }
             Wait::Result { value, gfn, access } => {
                 if !self.fetched(at, gfn, access, 0) {
-                    return Some(Step::Blocked);
+                    return Some(self.blocked());
                 }
                 self.wait = Wait::Nothing;
                 Some(self.end_hypercall(at, value))
@@ -233,7 +235,11 @@ impl Guest {
     ) -> bool {
         match at.cluster.access(at.memory, gfn, access, ahead) {
             Progress::Ready => true,
-            Progress::Pending | Progress::Starved => {
+            progress @ (Progress::Pending | Progress::Starved) => {
+                // Without an eviction under way no message will end the
+                // shortage: the next call looks for more to evict.
+                let nothing_leaves = at.cluster.coherence().puts_open() == 0;
+                self.searching = progress == Progress::Starved && nothing_leaves;
                 // Two processors may each keep a page that the other needs:
                 // none keeps for ever.
                 let now = (at.tsc)();
@@ -297,7 +303,12 @@ impl Guest {
             self.stamps.mapped = self.stamps.queued;
             return self.settle_wait(at).unwrap_or(Step::Ran);
         }
-        Step::Blocked
+        self.blocked()
+    }
+
+    /// Waits for a message, or comes back at once while it looks for frames.
+    fn blocked(&self) -> Step {
+        if self.searching { Step::Ran } else { Step::Blocked }
     }
 
     fn ask_machine<V: Vcpu, M: HostMemory>(

@@ -42,7 +42,14 @@ impl FramePool {
     /// An empty pool.
     #[must_use]
     pub fn new() -> FramePool {
-        FramePool { chunks: Vec::new(), heads: [NONE; 3], free: 0, total: 0 }
+        FramePool::with_room_for(0)
+    }
+
+    /// An empty pool that takes about `frames` frames without growing.
+    #[must_use]
+    pub fn with_room_for(frames: u64) -> FramePool {
+        let chunks = Vec::with_capacity(frames.div_ceil(RUN_PAGES) as usize + 16);
+        FramePool { chunks, heads: [NONE; 3], free: 0, total: 0 }
     }
 
     /// Adds the frames `start..end` as free. Ranges may be given in any order
