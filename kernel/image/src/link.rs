@@ -2,7 +2,7 @@
 
 use fabric::Event;
 use nic::{HEADER_MAX, Nic, PageSlice, Probed};
-use node::{Guest, Node};
+use node::{Guest, Node, Settings};
 use platform::memory::PhysMemory;
 use platform::{apic, clock, interrupts};
 
@@ -20,6 +20,9 @@ pub(crate) struct Link {
     interrupts_work: bool,
     header: [u8; HEADER_MAX],
     spin_ticks: u64,
+    /// Ticks between two reports; 0 for none.
+    report_ticks: u64,
+    next_report: u64,
     last_frame: u64,
     /// What the timer is set to; 0 for nothing.
     timer: u64,
@@ -31,7 +34,7 @@ impl Link {
         node: Node,
         memory: PhysMemory,
         mut nic: Option<Probed>,
-        spin_us: u64,
+        settings: &Settings<'_>,
     ) -> Link {
         let works = nic.as_mut().map(|n| n.interrupt_works() == Some(true));
         if works == Some(false) {
@@ -40,15 +43,28 @@ impl Link {
         if let Some(n) = &mut nic {
             n.nic.enable_interrupts();
         }
-        let spin_ticks = clock::ns_to_tsc(spin_us * 1000);
+        let spin_ticks = clock::ns_to_tsc(settings.spin_us * 1000);
+        let report_ticks = settings.report_s * clock::tsc_hz();
         let interrupts_work = works.unwrap_or(true);
-        let (header, last_frame, timer) = ([0; HEADER_MAX], 0, 0);
-        Link { node, memory, nic, interrupts_work, header, spin_ticks, last_frame, timer }
+        Link {
+            node,
+            memory,
+            nic,
+            interrupts_work,
+            header: [0; HEADER_MAX],
+            spin_ticks,
+            report_ticks,
+            next_report: report_ticks,
+            last_frame: 0,
+            timer: 0,
+        }
     }
 
     /// Takes what has arrived and sends what waits; `true` if anything came.
     pub(crate) fn pump(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = false;
+        // What the guest has just asked for goes out before anything else.
+        self.send(guest.as_deref_mut());
         for _ in 0..BATCH {
             let tsc = clock::now_tsc();
             let (node, memory) = (&mut self.node, &mut self.memory);
@@ -63,8 +79,13 @@ impl Link {
             }
             self.send(guest.as_deref_mut());
         }
-        self.node.tick(clock::now_tsc(), &mut self.memory);
+        let now = clock::now_tsc();
+        self.node.tick(now, &mut self.memory);
         self.send(guest);
+        if self.report_ticks != 0 && now >= self.next_report {
+            self.next_report = now + self.report_ticks;
+            crate::ending::summarise(&self.node);
+        }
         any
     }
 

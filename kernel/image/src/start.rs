@@ -47,7 +47,7 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
     let clock = Clock::new(clock::tsc_hz());
     let mut node = Node::new(config, clock, clock::now_tsc());
     node.fabric_mut().set_probe_page(page);
-    let mut link = Link::new(node, platform.memory, nic, settings.spin_us);
+    let mut link = Link::new(node, platform.memory, nic, settings);
     life::form(&mut link);
 
     let mut pool = FramePool::with_room_for(frames);

@@ -9,7 +9,7 @@
 //! that ([`Limits::contribution`]).
 
 use super::{Coherence, Env, Kind, Message, Open, Output, Violation};
-use addr::{Frame, Gfn, PageBytes, RUN_PAGES};
+use addr::{Frame, Gfn, NodeId, PageBytes, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
 /// Sizes fixed at start.
@@ -77,6 +77,11 @@ pub(crate) struct Put {
 }
 
 impl Put {
+    /// Whether a frame is kept for a page that the table has no more.
+    pub(crate) fn keeps_frame(&self) -> bool {
+        self.phase == Phase::Moving && self.entry.frame.is_some()
+    }
+
     pub(crate) fn lose_page(&mut self) {
         self.phase = Phase::Gone;
     }
@@ -119,12 +124,15 @@ impl Coherence {
         }
         let high = self.floor() + self.limits.reserve;
         let mut expected = free + self.puts_open as u64 + self.transit.freeing();
+        let mut others = (0..self.layout.nodes() as u16).map(NodeId).filter(|&n| n != self.me);
+        // Where no other node has room, only replicas and zero pages can go.
+        let room_elsewhere = others.any(|n| env.out.free_frames(n) > 0);
         let mut budget = SCAN_BUDGET;
         while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
             budget -= 1;
             let Some(page) = self.next_victim(env) else { continue };
             if !page.large {
-                expected += u64::from(self.consider(env, page.gfn, page.entry));
+                expected += u64::from(self.consider(env, page.gfn, page.entry, room_elsewhere));
             } else if page.entry.frame.is_some() {
                 self.table
                     .split(env.memory, &mut self.pool, page.gfn)
@@ -141,6 +149,7 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
         entry: Entry,
+        room_elsewhere: bool,
     ) -> bool {
         let Some(frame) = entry.frame else { return false };
         if self.open.contains_key(&gfn.0) || self.held.contains(&gfn) {
@@ -150,8 +159,10 @@ impl Coherence {
             self.set_entry(env, gfn, Entry::default());
             self.free(frame);
             self.counters.dropped += 1;
-        } else {
+        } else if room_elsewhere || env.memory.is_zero(frame) {
             self.start_put(env, gfn, entry);
+        } else {
+            return false;
         }
         true
     }
