@@ -109,9 +109,16 @@ pub(crate) fn summarise(node: &Node) {
     if report::counters(&mut text, cluster, node.fabric()).is_ok() {
         event("report", format_args!("{text}"));
     }
-    text.clear();
+    stages(node, None);
+}
+
+/// Prints the node's measurements, with the mark of a benchmark or without.
+pub(crate) fn stages(node: &Node, mark: Option<u64>) {
+    let Some(cluster) = &node.cluster else { return };
+    let mut text = alloc::string::String::new();
     if report::stages(&mut text, &node.stages, node.clock()).is_ok() {
-        event("stages", format_args!("\"node\":{},{text}", cluster.me().0));
+        let mark = mark.map_or(alloc::string::String::new(), |m| format!("\"mark\":{m},"));
+        event("stages", format_args!("\"node\":{},{mark}{text}", cluster.me().0));
     }
 }
 

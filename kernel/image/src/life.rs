@@ -52,6 +52,10 @@ fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
             Event::Formed | Event::StopDone | Event::ProbeReply { .. } => {}
         }
     }
+    if let Some(mark) = link.node.mark() {
+        ending::stages(&link.node, Some(mark));
+        link.node.marked();
+    }
     if let Some(text) = link.node.cluster.as_ref().and_then(ending::describe) {
         stop(link, Class::Protocol, &text);
     }

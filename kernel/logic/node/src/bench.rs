@@ -17,6 +17,7 @@
 //! | 9 | TSC frequency | | | | Hz |
 //! | 10 | free frames | | | | frames of this node |
 //! | 11 | home | gfn | | | node |
+//! | 12 | mark | number | | | 0: every node will print its histograms and clear them |
 
 use super::guest::Context;
 use addr::{Access, Gfn, NodeId};
@@ -154,6 +155,7 @@ pub(crate) fn start<V, M: HostMemory>(call: Call, at: &mut Context<'_, V, M>) ->
         }
         9 => at.tsc_hz,
         10 => at.cluster.coherence().free_frames(),
+        12 if at.cluster.ask_mark(call.rbx) => 0,
         11 => at.cluster.coherence().home(gfn).map_or(ERROR, |n| u64::from(n.0)),
         _ => ERROR,
     })

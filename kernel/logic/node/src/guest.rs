@@ -70,7 +70,7 @@ enum Wait {
 
 /// Follows the guest's misses to fetch ahead of sequential ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Stream {
+pub struct Stream {
     expected: Gfn,
     ahead: u16,
 }
@@ -81,7 +81,7 @@ const AHEAD_MAX: u16 = 15;
 impl Stream {
     /// Pages to fetch ahead of a miss at `gfn`: none at random, twice as many
     /// as the last time where the misses follow on.
-    fn miss(&mut self, gfn: Gfn) -> u16 {
+    pub fn miss(&mut self, gfn: Gfn) -> u16 {
         self.ahead = if gfn == self.expected { (self.ahead * 2 + 1).min(AHEAD_MAX) } else { 0 };
         self.expected = gfn.offset_by(u64::from(self.ahead) + 1);
         self.ahead
@@ -94,6 +94,8 @@ pub struct Guest {
     pub machine: Machine,
     wait: Wait,
     stamps: Stamps,
+    /// The fault that the guest resumes from, to be counted just then.
+    settled: Option<FaultKind>,
     stream: Stream,
     searching: bool,
     fault_rip: u64,
@@ -133,6 +135,7 @@ impl Guest {
             machine,
             wait: Wait::Nothing,
             stamps: Stamps::default(),
+            settled: None,
             stream: Stream::default(),
             searching: false,
             fault_rip: 0,
@@ -181,6 +184,9 @@ impl Guest {
         if at.cluster.take_flush() {
             at.vcpu.flush();
         }
+        if let Some(kind) = self.settled.take() {
+            at.stages.fault(kind, &self.stamps, (at.tsc)());
+        }
         let exit = at.vcpu.run();
         self.stamps.exit = (at.tsc)();
         self.exited(at, exit)
@@ -198,7 +204,7 @@ impl Guest {
                 self.wait = Wait::Nothing;
                 let grants = at.cluster.coherence().counters().zero_grants;
                 let kind = if grants > self.grants_before { FaultKind::FirstTouch } else { kind };
-                at.stages.fault(kind, &self.stamps, (at.tsc)());
+                self.settled = Some(kind);
                 None
             }
             Wait::Exit { exit, gfn, access } => {

@@ -174,6 +174,21 @@ impl Node {
         Some(event)
     }
 
+    /// The name under which this node is to print its measurements now; the
+    /// caller prints them and then says [`Node::marked`].
+    #[must_use]
+    pub fn mark(&self) -> Option<u64> {
+        self.cluster.as_ref().and_then(Cluster::mark)
+    }
+
+    /// Clears the measurements that were printed, and says so to whom asked.
+    pub fn marked(&mut self) {
+        self.stages.clear();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.marked();
+        }
+    }
+
     /// Runs the guest to its next exit; see [`Guest::step`].
     ///
     /// # Panics
@@ -201,10 +216,16 @@ impl Node {
     }
 }
 
-/// Before the cluster has formed no message can arrive.
+/// Until the caller has set [`Node::cluster`] nobody takes messages. Peers
+/// that formed earlier may send some by then: they must come again, for one
+/// that was acknowledged and not handled is a transaction that never ends.
 struct Nobody;
 
 impl fabric::Sink for Nobody {
+    fn is_ready(&self) -> bool {
+        false
+    }
+
     fn deliver(
         &mut self,
         _: addr::NodeId,

@@ -45,7 +45,7 @@ pub struct Stamps {
 /// Histograms of one node, in TSC ticks.
 #[derive(Clone, Debug, Default)]
 pub struct Stages {
-    /// By [`FaultKind`], from exit to just before the guest resumes.
+    /// By [`FaultKind`], from just after the exit to just before the entry.
     pub faults: [Histogram; 5],
     /// By stage, of read and write faults.
     pub stages: [Histogram; 5],
@@ -56,7 +56,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Counts a fault that is about to resume at `now`.
+    /// Counts a fault whose guest is entered at `now`.
     pub fn fault(&mut self, kind: FaultKind, at: &Stamps, now: u64) {
         self.faults[kind as usize].record(now.saturating_sub(at.exit));
         let remote = matches!(kind, FaultKind::Read | FaultKind::Write);
