@@ -26,6 +26,7 @@ mod link;
 mod logs;
 pub mod memory;
 pub mod message;
+mod panic_watch;
 pub mod pcap;
 pub mod process;
 pub mod recipe;

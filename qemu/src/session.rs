@@ -5,6 +5,7 @@
 //! time comes with the messages and as an argument.
 
 use crate::event::GuestEnd;
+use crate::panic_watch::PanicWatch;
 use crate::record::Scanner;
 use crate::{Event, Kind, Message, Port};
 use serde_json::Value;
@@ -88,7 +89,9 @@ pub struct Session {
     hearsay: bool,
     /// When everything is told to end, at the latest.
     deadline: Option<Duration>,
-    guest_ended: bool,
+    /// The guest has reset the machine.
+    reset: bool,
+    panic: PanicWatch,
     events: Vec<(u32, Value)>,
 }
 
@@ -116,7 +119,8 @@ impl Session {
             verdict: None,
             hearsay: false,
             deadline: None,
-            guest_ended: false,
+            reset: false,
+            panic: PanicWatch::default(),
             events: Vec::new(),
         }
     }
@@ -153,7 +157,16 @@ impl Session {
         }
         let ended = self.verdict.as_ref()?;
         let over = self.all_gone() || self.deadline.is_some_and(|d| now >= d);
-        over.then(|| ended.clone())
+        // A kernel that panics resets the machine, as one does that ends well.
+        // Its console may have been heard after the reset.
+        let panicked = self.panic.reason().filter(|_| self.reset && ended.status == status::OK);
+        over.then(|| match panicked {
+            Some(reason) => Ended {
+                status: status::GUEST_DIED,
+                sentence: format!("the guest died: its kernel panicked: {reason}"),
+            },
+            None => ended.clone(),
+        })
     }
 
     /// Whether the outcome is known, though nodes may still be ending.
@@ -196,6 +209,9 @@ impl Session {
 
     /// Takes bytes from a port of the guest.
     fn bytes(&mut self, port: Port, bytes: &[u8], at: Duration) -> Vec<Effect> {
+        if port == Port::Console {
+            self.panic.push(bytes);
+        }
         let Some(command) = &mut self.command else {
             return match port {
                 Port::Console => vec![Effect::Console(bytes.to_vec())],
@@ -243,7 +259,7 @@ impl Session {
 
     /// Takes the guest's end.
     fn guest_end(&mut self, how: GuestEnd, reason: &str, at: Duration) -> Vec<Effect> {
-        self.guest_ended = true;
+        self.reset = how == GuestEnd::Reset;
         let ended = match how {
             GuestEnd::PowerOff | GuestEnd::Reset => {
                 Ended { status: status::OK, sentence: String::new() }
@@ -265,6 +281,9 @@ impl Session {
         let status = match class {
             "node-lost" => status::NODE_LOST,
             "guest" => status::GUEST_DIED,
+            // What was given to a node does not do, whatever the others have
+            // come to meanwhile.
+            "config" | "cpu" | "nic" | "memory" | "version" | "join-timeout" => status::NOT_FORMED,
             _ if self.formed => status::FAULT,
             _ => status::NOT_FORMED,
         };
@@ -277,7 +296,8 @@ impl Session {
     fn exited(&mut self, node: u32, _status: ExitStatus, at: Duration) -> Vec<Effect> {
         self.gone.insert(node);
         if self.direct {
-            // The guest's power-off is the emulator's end.
+            // The guest's power-off or reset is the emulator's end.
+            self.reset = true;
             self.decide(Ended { status: status::OK, sentence: String::new() }, at, Duration::ZERO);
         } else if self.verdict.is_none() && self.lost.is_none() {
             self.lost = Some((node, at));

@@ -162,3 +162,35 @@ fn a_nodes_own_reason_overrules_what_another_heard() {
     let over = end(&mut session, &[exited(0, 4), exited(1, 4)], 4).unwrap();
     assert_eq!(over, Ended { status: status::NODE_LOST, sentence: "node 2 is lost".into() });
 }
+
+#[test]
+fn a_kernel_that_panics_is_dead_though_it_resets_the_machine() {
+    let said = "[  1.0] Kernel panic - not syncing: sysrq\r\n";
+    let reset = r#"{"event":"guest-end","how":"reset"}"#;
+    // The console and the node's own port are two streams: either may be first.
+    for console_first in [true, false] {
+        let mut messages = vec![bytes(Port::Console, 3, said), event(0, 3, reset)];
+        if !console_first {
+            messages.reverse();
+        }
+        messages.extend([exited(0, 4), exited(1, 4)]);
+        let over = end(&mut formed(Some("n")), &messages, 4).unwrap();
+        assert_eq!(over.status, status::GUEST_DIED);
+        assert!(over.sentence.ends_with("panicked: sysrq"), "{}", over.sentence);
+    }
+    // What a command prints is no panic, and a power-off is none either.
+    let mut session = formed(None);
+    let off = r#"{"event":"guest-end","how":"power-off"}"#;
+    let messages = [bytes(Port::Output, 3, said), event(0, 3, off), exited(0, 4), exited(1, 4)];
+    assert_eq!(end(&mut session, &messages, 4).unwrap().status, 0);
+}
+
+#[test]
+fn what_a_node_was_given_is_at_fault_also_when_others_have_formed() {
+    for class in ["config", "version", "memory"] {
+        let mut session = formed(None);
+        let line = format!(r#"{{"event":"fatal","class":"{class}","message":"m"}}"#);
+        let over = end(&mut session, &[event(1, 3, &line), exited(0, 4), exited(1, 4)], 4);
+        assert_eq!(over.unwrap().status, status::NOT_FORMED, "{class}");
+    }
+}
