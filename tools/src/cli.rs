@@ -20,7 +20,7 @@ pub(crate) enum Verb {
     /// Boot a cluster of emulated nodes and a guest on it.
     Run(RunArgs),
     /// Build the node's image.
-    Build,
+    Build(BuildArgs),
     /// Make a bootable image for real machines (USB stick or CD).
     Image(ImageArgs),
     /// Say what this machine has and lacks, and the command that mends it.
@@ -130,6 +130,14 @@ fn percentage(text: &str) -> Result<f64, String> {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err("give a number from 0 to 100".to_owned()),
     }
+}
+
+/// Options of `build`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Build the bare guests of the tests instead, and print their folder.
+    #[arg(long)]
+    pub(crate) guests: bool,
 }
 
 /// Options of `image`.

@@ -47,9 +47,13 @@ fn main() -> ExitCode {
 fn dispatch(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Run(args) => run::run(&args),
-        Verb::Build => {
-            let image = compile::node_image(&Progress::new())?;
-            println!("{}", image.display());
+        Verb::Build(args) => {
+            let progress = Progress::new();
+            let built = match args.guests {
+                true => compile::build("pangaea-guests", &progress)?,
+                false => compile::node_image(&progress)?,
+            };
+            println!("{}", built.display());
             Ok(0)
         }
         Verb::Image(args) => iso::image(&args),
