@@ -1,0 +1,167 @@
+//! Clusters that the door does not offer, built from the crate `runner`.
+
+use crate::{Folder, build, emulators};
+use runner::cpio::Writer;
+use runner::{Cluster, ClusterConfig, Effect, Ended, LinkOptions, Recipe, Session};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A cluster that is about to be started.
+pub struct Nodes {
+    /// What to start; a test changes what it wants to be odd.
+    pub config: ClusterConfig,
+    limit: Duration,
+    logs: Folder,
+}
+
+impl Nodes {
+    /// Default machines with a guest: `kernel` with a command line.
+    ///
+    /// # Panics
+    /// If the recipe or the kernel cannot be read.
+    #[must_use]
+    pub fn new(nodes: u32, memory: &str, kernel: &Path, cmdline: &str) -> Nodes {
+        let logs = Folder::new();
+        let payload = logs.path().join("payload.cpio");
+        write_payload(&payload, kernel, cmdline).expect("a payload");
+        let machines = build::workspace().join("qemu/machines");
+        let config = ClusterConfig {
+            recipe: Recipe::load(&machines, "q35-svm").expect("the default machine"),
+            nodes,
+            memory: memory.parse().expect("a size of memory"),
+            image: build::node_image().to_owned(),
+            payload: Some(payload),
+            append: String::new(),
+            join_timeout: Duration::from_secs(20),
+            link: LinkOptions::default(),
+            log_dir: Some(logs.path().to_owned()),
+            overrides: Default::default(),
+        };
+        Nodes { config, limit: Duration::from_secs(90), logs }
+    }
+
+    /// Sets the time limit.
+    #[must_use]
+    pub fn within(mut self, seconds: u64) -> Nodes {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// The folder of the run's files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.logs.path()
+    }
+
+    /// Runs the cluster to its end and makes sure that nothing keeps running.
+    ///
+    /// # Panics
+    /// If it does not start, or anything keeps running.
+    #[must_use]
+    pub fn run(self) -> Outcome {
+        let begun = Instant::now();
+        let mut cluster = Cluster::start(&self.config).expect("the emulators start");
+        let absent = self.config.overrides.values().filter(|o| o.absent).count() as u32;
+        let mut session = Session::new(self.config.nodes - absent, false, None);
+        let mut outcome = Outcome {
+            ended: None,
+            events: Vec::new(),
+            console: String::new(),
+            panics: Vec::new(),
+            took: Duration::ZERO,
+            logs: self.logs,
+        };
+        let mut console = Vec::new();
+        while outcome.ended.is_none() && begun.elapsed() < self.limit {
+            if let Ok(message) = cluster.next(TICK) {
+                for effect in session.observe(&message) {
+                    match effect {
+                        Effect::Console(bytes) => console.extend(bytes),
+                        Effect::Panic { node, message, .. } => {
+                            outcome.panics.push(format!("node {node}: {message}"));
+                        }
+                        Effect::Stdout(_) | Effect::Stderr(_) => {}
+                        Effect::Progress(_) | Effect::Report(_) => {}
+                    }
+                }
+            }
+            outcome.ended = session.ended(cluster.elapsed());
+        }
+        cluster.end();
+        outcome.events = session.events().to_vec();
+        outcome.console = String::from_utf8_lossy(&console).into_owned();
+        outcome.took = begun.elapsed();
+        let left = emulators();
+        assert!(left.is_empty(), "left running: {left:?}");
+        outcome
+    }
+}
+
+/// Writes the archive that the leading node boots its guest from.
+fn write_payload(path: &Path, kernel: &Path, cmdline: &str) -> std::io::Result<()> {
+    let mut cpio = Writer::new(Vec::new());
+    cpio.file("kernel", &std::fs::read(kernel)?, 0o644)?;
+    cpio.file("cmdline", cmdline.as_bytes(), 0o644)?;
+    std::fs::write(path, cpio.finish()?)
+}
+
+/// How such a cluster ended. Should the test fail while it lives, it prints
+/// all that helps to see why.
+pub struct Outcome {
+    /// Status and sentence; `None` if the time limit ended it.
+    pub ended: Option<Ended>,
+    /// The nodes' events.
+    pub events: Vec<(u32, Value)>,
+    /// What the guest printed.
+    pub console: String,
+    /// What panicked on the nodes.
+    pub panics: Vec<String>,
+    /// How long it lasted.
+    pub took: Duration,
+    /// The logs of the nodes.
+    pub logs: Folder,
+}
+
+impl Outcome {
+    /// Makes sure of the end: this status, no panic of any node, and a
+    /// sentence that holds all of `words`.
+    ///
+    /// # Panics
+    /// If the end is another.
+    pub fn expect(&self, status: u8, words: &[&str]) -> &Outcome {
+        assert_eq!(self.panics, [""; 0], "nodes must not panic");
+        let ended = self.ended.as_ref().expect("it ends within its time limit");
+        assert_eq!(ended.status, status, "{}", ended.sentence);
+        for word in words {
+            assert!(ended.sentence.contains(word), "no {word:?} in {:?}", ended.sentence);
+        }
+        self
+    }
+
+    /// The fatal events of a node: class and message.
+    #[must_use]
+    pub fn fatals(&self, node: u32) -> Vec<(&str, &str)> {
+        self.events
+            .iter()
+            .filter(|(n, event)| *n == node && event["event"] == "fatal")
+            .map(|(_, e)| {
+                (e["class"].as_str().unwrap_or_default(), e["message"].as_str().unwrap_or_default())
+            })
+            .collect()
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ended with {:?} after {:.1} s", self.ended, self.took.as_secs_f64());
+            eprintln!("--- the guest's console\n{}", self.console);
+            eprintln!("--- panics: {:?}", self.panics);
+            eprint!("{}", self.logs.tails());
+        }
+    }
+}
