@@ -32,6 +32,8 @@ pub enum Call {
     FreeFrames = 10,
     /// Home node of a page: gfn.
     Home = 11,
+    /// Has every node print and clear its histograms: a number to name them.
+    Mark = 12,
 }
 
 /// Makes a hypercall; `None` where it cannot be done.

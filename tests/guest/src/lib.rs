@@ -19,4 +19,8 @@ pub mod entry;
 #[cfg(target_os = "none")]
 pub mod hypercall;
 #[cfg(target_os = "none")]
+pub mod memory;
+pub mod order;
+pub mod samples;
+#[cfg(target_os = "none")]
 pub mod serial;

@@ -1,0 +1,94 @@
+//! Faults one at a time, without pressure: first touch, read, upgrade, write,
+//! and the floor below them all.
+
+use crate::plan::{Mark, Plan, SAMPLES, give_away, mark, pattern};
+use guests::hypercall::{Call, call};
+use guests::memory::Region;
+use guests::order::Shuffle;
+
+/// Pages of a run that the home may grant at once.
+const RUN: u64 = 512;
+/// Most runs that are touched for the first time.
+const RUNS_MAX: u64 = 256;
+/// What a read of a wrong value is called.
+const WRONG: &str = "a page does not hold what was written to it";
+
+/// Touches memory that nobody has touched before, run by run.
+pub(crate) fn first_touch(plan: &Plan) -> Result<(), &'static str> {
+    plan.stage("first touch of dormant pages");
+    mark(Mark::Discard)?;
+    let runs = (plan.remote.pages() / 4 / RUN).min(RUNS_MAX);
+    let mut samples = SAMPLES.lock();
+    samples.clear();
+    let mut ticks = 0;
+    for run in 0..runs {
+        let region = plan.remote.part(run * RUN, RUN);
+        let first = region.write(0, pattern(&region, 0));
+        samples.push(first);
+        ticks += first;
+        ticks += (1..RUN).map(|i| region.write(i, pattern(&region, i))).sum::<u64>();
+    }
+    drop(samples);
+    mark(Mark::FirstTouch)?;
+    plan.report("first_touch");
+    plan.report_total("first_touch_page", runs * RUN, ticks, runs);
+    Ok(())
+}
+
+/// Reads, upgrades, writes and floor, on the same pages.
+pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
+    let half = plan.remote.pages() / 2;
+    let region = plan.remote.part(half, plan.faults);
+    plan.stage("giving pages to the other node");
+    for i in 0..region.pages() {
+        region.write(i, pattern(&region, i));
+    }
+    give_away(region)?;
+    mark(Mark::Discard)?;
+
+    plan.stage("read faults");
+    timed(&region, |i| {
+        let (ticks, value) = region.read(i);
+        if value == pattern(&region, i) { Ok(ticks) } else { Err(WRONG) }
+    })?;
+    mark(Mark::Read)?;
+    plan.report("read_fault");
+
+    plan.stage("upgrades");
+    timed(&region, |i| Ok(region.write(i, pattern(&region, i))))?;
+    mark(Mark::Upgrade)?;
+    plan.report("upgrade");
+
+    plan.stage("giving pages to the other node again");
+    give_away(region)?;
+    mark(Mark::Discard)?;
+    plan.stage("write faults");
+    timed(&region, |i| Ok(region.write(i, pattern(&region, i))))?;
+    mark(Mark::Write)?;
+    plan.report("write_fault");
+
+    plan.stage("exit floor");
+    timed(&region, |i| {
+        let gfn = region.first() + i;
+        if call(Call::Protect, gfn, 0, 0) != Some(1) {
+            return Err("a page that was just written is not here");
+        }
+        Ok(region.write(i, pattern(&region, i)))
+    })?;
+    mark(Mark::Floor)?;
+    plan.report("exit_floor");
+    Ok(())
+}
+
+/// Keeps the ticks of a touch of every page, in random order.
+fn timed(
+    region: &Region,
+    mut touch: impl FnMut(u64) -> Result<u64, &'static str>,
+) -> Result<(), &'static str> {
+    let mut samples = SAMPLES.lock();
+    samples.clear();
+    for i in Shuffle::new(region.pages()) {
+        samples.push(touch(i)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Round trips of the nodes' link, without any page fault.
+
+use crate::plan::{Plan, REMOTE, SAMPLES};
+use guests::hypercall::{Call, call};
+
+/// Probes are not repeated; a link that loses more than one in so many is not
+/// measured.
+const LOST_SHARE: u64 = 10;
+/// Payload of a probe that carries a page.
+const PAGE: u64 = 4096;
+
+pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
+    round_trips(plan, "null_rtt", 0)?;
+    round_trips(plan, "page_rtt", PAGE)?;
+    plan.stage("link bandwidth");
+    let ticks = call(Call::Stream, PAGE, plan.faults, REMOTE).ok_or("the link lost a probe")?;
+    plan.report_total("link", plan.faults, ticks, 0);
+    Ok(())
+}
+
+fn round_trips(plan: &Plan, name: &str, bytes: u64) -> Result<(), &'static str> {
+    plan.stage(name);
+    let mut lost = 0;
+    let mut samples = SAMPLES.lock();
+    samples.clear();
+    for _ in 0..plan.faults {
+        match call(Call::Probe, bytes, 1, REMOTE) {
+            Some(ticks) => samples.push(ticks),
+            None => lost += 1,
+        }
+        if lost * LOST_SHARE > plan.faults {
+            return Err("the link loses probes");
+        }
+    }
+    drop(samples);
+    plan.report(name);
+    Ok(())
+}

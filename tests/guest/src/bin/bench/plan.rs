@@ -1,0 +1,118 @@
+//! What is measured and where, and the steps that all measures share.
+
+use guests::boot::BootParams;
+use guests::hypercall::{Call, call};
+use guests::memory::{Memory, Region};
+use guests::println;
+use guests::samples::{SAMPLES_MAX, Samples};
+use spin::Mutex;
+
+/// The samples of the measure that is being made.
+pub(crate) static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
+
+/// Samples of a measure where the command line says nothing.
+const FAULTS_DEFAULT: u64 = 10_000;
+/// The node whose pages are measured.
+pub(crate) const REMOTE: u64 = 1;
+
+/// Names of the points at which the nodes print their histograms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub(crate) enum Mark {
+    Discard = 0,
+    FirstTouch = 1,
+    Read = 2,
+    Upgrade = 3,
+    Write = 4,
+    Floor = 5,
+    Evict = 6,
+    Pressure = 7,
+}
+
+/// What is to be measured.
+pub(crate) struct Plan {
+    /// Samples of each measure.
+    pub(crate) faults: u64,
+    /// Leaves out what needs all of the memory.
+    pub(crate) short: bool,
+    /// All memory.
+    pub(crate) memory: Memory,
+    /// Memory whose home is the other node.
+    pub(crate) remote: Region,
+    /// Frames of this node that were free at the start.
+    pub(crate) frames: u64,
+    hz: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(boot: &BootParams) -> Result<Plan, &'static str> {
+        let mut faults = FAULTS_DEFAULT;
+        let mut short = false;
+        for word in boot.command_line().split_ascii_whitespace() {
+            match word.split_once('=') {
+                Some(("faults", n)) => faults = n.parse().map_err(|_| "faults= needs a number")?,
+                None if word == "short" => short = true,
+                _ => {}
+            }
+        }
+        let nodes = call(Call::Nodes, 0, 0, 0).ok_or("there is no Pangaea below")?;
+        let hz = call(Call::TscHz, 0, 0, 0).ok_or("the TSC has no frequency")?;
+        let frames = call(Call::FreeFrames, 0, 0, 0).ok_or("the node has no frames")?;
+        if nodes < 2 {
+            return Err("there is no other node");
+        }
+        let memory = Memory::find(boot);
+        let remote = memory
+            .row(|gfn| call(Call::Home, gfn, 0, 0) == Some(REMOTE))
+            .ok_or("the other node is home to no memory")?;
+        // A quarter for first touches, a quarter for faults: both fit beside
+        // each other in the frames of any node.
+        let faults = faults.clamp(1, (SAMPLES_MAX as u64).min(remote.pages() / 4));
+        Ok(Plan { faults, short, memory, remote, frames, hz })
+    }
+
+    /// Says what is being done now.
+    pub(crate) fn stage(&self, text: &str) {
+        println!(r#"@bench {{"name":"stage","text":"{text}"}}"#);
+    }
+
+    /// Prints the distribution of the samples under a name.
+    pub(crate) fn report(&self, name: &str) {
+        let mut samples = SAMPLES.lock();
+        let hz = self.hz;
+        println!(r#"@bench {{"name":"{name}","hz":{hz},{}}}"#, samples.distribution());
+    }
+
+    /// Prints what was done in how many ticks.
+    pub(crate) fn report_total(&self, name: &str, pages: u64, ticks: u64, faults: u64) {
+        let hz = self.hz;
+        println!(
+            r#"@bench {{"name":"{name}","hz":{hz},"pages":{pages},"ticks":{ticks},"faults":{faults}}}"#
+        );
+    }
+}
+
+/// Waits until the other nodes have done what they were asked to.
+fn settle() -> Result<(), &'static str> {
+    while call(Call::Outstanding, 0, 0, 0).ok_or("the node does not count")? > 0 {}
+    Ok(())
+}
+
+/// Has every node print its histograms under a name and start them anew.
+pub(crate) fn mark(mark: Mark) -> Result<(), &'static str> {
+    call(Call::Mark, mark as u64, 0, 0).ok_or("the nodes take no mark")?;
+    settle()
+}
+
+/// Has the other node take the master of every page of a region.
+pub(crate) fn give_away(region: Region) -> Result<(), &'static str> {
+    call(Call::TakeWrite, region.first(), region.pages(), REMOTE)
+        .ok_or("the other node takes no pages")?;
+    settle()
+}
+
+/// What page `index` of `region` holds: never zero, as a page of zeroes is
+/// not sent.
+pub(crate) fn pattern(region: &Region, index: u64) -> u64 {
+    (region.first() + index).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
+}

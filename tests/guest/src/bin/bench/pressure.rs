@@ -1,0 +1,102 @@
+//! More memory than the node has: bandwidth, and faults while others make
+//! room.
+
+use crate::plan::{Mark, Plan, SAMPLES, mark, pattern};
+use guests::memory::Region;
+use guests::order::Shuffle;
+use guests::println;
+
+/// Pages between two words on how far it is.
+const STEP: u64 = 1 << 14;
+
+/// The rows of pages that are touched, as one.
+struct Rows {
+    rows: [Option<Region>; 4],
+    pages: u64,
+}
+
+impl Rows {
+    /// The first `pages` pages of all memory.
+    fn new(plan: &Plan, pages: u64) -> Rows {
+        let mut rows = [None; 4];
+        let mut left = pages;
+        for (place, region) in rows.iter_mut().zip(plan.memory.regions()) {
+            let part = region.part(0, left);
+            *place = Some(part);
+            left -= part.pages();
+        }
+        Rows { rows, pages: pages - left }
+    }
+
+    /// The row and place of page `index`.
+    fn find(&self, index: u64) -> (Region, u64) {
+        let mut index = index;
+        for row in self.rows.iter().flatten() {
+            if index < row.pages() {
+                return (*row, index);
+            }
+            index -= row.pages();
+        }
+        panic!("page {index} beyond the last row");
+    }
+}
+
+pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
+    let rows = Rows::new(plan, 2 * plan.frames);
+    if rows.pages <= plan.frames {
+        return Err("the memory is not larger than this node's");
+    }
+    // The least that a touch takes which faults: well below the floor, well
+    // above a touch of a page that is here.
+    let threshold = SAMPLES.lock().distribution().quantile(0) / 2;
+    progress("filling more memory than the node has", 0, rows.pages);
+    for i in 0..rows.pages {
+        let (row, at) = rows.find(i);
+        row.write(at, pattern(&row, at));
+        if i % STEP == 0 {
+            progress("filling more memory than the node has", i, rows.pages);
+        }
+    }
+    mark(Mark::Evict)?;
+    pass(plan, &rows, "sequential", threshold, 0..rows.pages)?;
+    // Twice: the samples are of the random pass, in which nothing is fetched
+    // ahead.
+    let count = rows.pages.min(2 * plan.faults) as usize;
+    pass(plan, &rows, "random", threshold, Shuffle::new(rows.pages).take(count))?;
+    mark(Mark::Pressure)?;
+    plan.report("pressure_fault");
+    Ok(())
+}
+
+fn progress(text: &str, done: u64, of: u64) {
+    println!(r#"@bench {{"name":"stage","text":"{text}: {done} of {of} pages"}}"#);
+}
+
+/// Reads pages in an order; keeps the ticks of those that were not here.
+fn pass(
+    plan: &Plan,
+    rows: &Rows,
+    name: &str,
+    threshold: u64,
+    order: impl Iterator<Item = u64>,
+) -> Result<(), &'static str> {
+    let mut samples = SAMPLES.lock();
+    samples.clear();
+    plan.stage(name);
+    let (mut pages, mut total, mut faults) = (0, 0, 0);
+    for i in order {
+        let (row, at) = rows.find(i);
+        let (ticks, value) = row.read(at);
+        if value != pattern(&row, at) {
+            return Err("a page does not hold what was written to it");
+        }
+        if ticks >= threshold {
+            samples.push(ticks);
+            faults += 1;
+        }
+        pages += 1;
+        total += ticks;
+    }
+    plan.report_total(name, pages, total, faults);
+    Ok(())
+}
