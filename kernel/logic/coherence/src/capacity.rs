@@ -50,8 +50,10 @@ impl Limits {
     }
 }
 
-/// Frames that a node keeps for its own fetches when others move pages to it.
-const KEEP: u64 = 64;
+/// Frames that a node keeps for its own fetches at most when others move pages
+/// to it. Less than what [`Coherence::balance`] keeps free, so that a node
+/// that others find full makes room itself.
+const KEEP_MAX: u64 = 64;
 
 /// Steps of the clock's hands in one call of [`Coherence::balance`].
 const SCAN_BUDGET: usize = 64;
@@ -74,6 +76,8 @@ pub(crate) struct Put {
     /// The page as it was sent.
     entry: Entry,
     zero: bool,
+    /// The home's number of a grant that covered the page meanwhile.
+    granted: Option<u32>,
 }
 
 impl Put {
@@ -84,6 +88,11 @@ impl Put {
 
     pub(crate) fn lose_page(&mut self) {
         self.phase = Phase::Gone;
+    }
+
+    /// Whether the home answered before it granted the page anew.
+    fn is_older_than_grant(&self, answer: u32) -> bool {
+        self.granted.is_some_and(|grant| (answer.wrapping_sub(grant) as i32) < 0)
     }
 }
 
@@ -105,11 +114,13 @@ impl Coherence {
     /// Frames that other nodes may fill with masters.
     #[must_use]
     pub fn room(&self) -> u64 {
-        self.pool.free_frames().saturating_sub(self.floor() + KEEP)
+        self.pool.free_frames().saturating_sub(self.floor() + KEEP_MAX.min(self.limits.reserve / 3))
     }
 
-    /// Makes room if frames run short. Bounded work; called on every miss and
-    /// while an access is starved.
+    /// Makes room if frames run short because of this node's own accesses (a
+    /// node that others have filled keeps what it was given). Bounded work; to
+    /// be called between messages: what leaves should not go before what the
+    /// guest waits for.
     ///
     /// # Errors
     /// [`Violation`] as [`Coherence::handle`].
@@ -119,11 +130,15 @@ impl Coherence {
     ) -> Result<(), Violation> {
         let free = self.pool.free_frames();
         let low = self.floor() + self.limits.reserve / 2;
-        if free >= low {
+        if !self.demand || free >= low {
             return Ok(());
         }
         let high = self.floor() + self.limits.reserve;
         let mut expected = free + self.puts_open as u64 + self.transit.freeing();
+        if expected >= high {
+            self.demand = false;
+            return Ok(());
+        }
         let mut others = (0..self.layout.nodes() as u16).map(NodeId).filter(|&n| n != self.me);
         // Where no other node has room, only replicas and zero pages can go.
         let room_elsewhere = others.any(|n| env.out.free_frames(n) > 0);
@@ -183,7 +198,7 @@ impl Coherence {
             self.set_entry(env, gfn, Entry { leaving: true, ..Entry::zero(entry.state) });
             entry.frame.into_iter().for_each(|f| self.free(f));
         }
-        self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero }));
+        self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero, granted: None }));
         self.puts_open += 1;
         self.started_put = Some(gfn);
         let mut put = Message::new(Kind::Put, gfn, self.me);
@@ -241,6 +256,11 @@ impl Coherence {
         };
         self.puts_open -= 1;
         let here = self.table.get(env.memory, gfn);
+        if put.phase == Phase::Asked && put.is_older_than_grant(message.txn) {
+            // This answer ends an ownership that is over; the grant began another.
+            self.set_entry(env, gfn, Entry { leaving: false, ..here });
+            return Ok(());
+        }
         match (message.kind, put.phase) {
             (Kind::PutAck, Phase::Asked) => {
                 self.set_entry(env, gfn, Entry::default());
@@ -258,9 +278,9 @@ impl Coherence {
                 put.entry.frame.into_iter().for_each(|f| self.free(f));
                 Ok(())
             }
-            // Passed on to a sharer whose next write has overtaken this, or taken
-            // away before the home came to it.
-            (Kind::PutAck | Kind::PutStale, Phase::Gone) => Ok(()),
+            // Passed on to a sharer whose next write has overtaken this, taken
+            // away before the home came to it, or kept and asked for since.
+            (Kind::PutAck | Kind::PutStale | Kind::PutKeep, Phase::Gone) => Ok(()),
             (Kind::PutKeep, Phase::Asked) => {
                 self.counters.no_room += 1;
                 self.set_entry(env, gfn, Entry { leaving: false, ..here });
@@ -269,15 +289,45 @@ impl Coherence {
             (Kind::PutKeep, Phase::Moving) => {
                 self.counters.no_room += 1;
                 self.set_entry(env, gfn, put.entry);
-                Ok(())
+                // A forward may have overtaken this word.
+                self.retry_deferred(env).map_err(|v| v.why)
             }
-            (Kind::PutKeep, Phase::Gone) => Err("kept a page that is gone"),
             (Kind::PutStale, Phase::Asked | Phase::Moving) => Err("stale, but the page is here"),
             (other, _) => unreachable!("{other:?} does not answer an eviction"),
         }
     }
 
-    /// Another node's master comes to stay.
+    /// Whether the page was sent to another node that has yet to take it.
+    pub(crate) fn is_moving(&self, gfn: Gfn) -> bool {
+        matches!(self.open.get(&gfn.0), Some(Open::Put(p)) if p.phase == Phase::Moving)
+    }
+
+    /// A grant of zero pages covers a page whose eviction is open here: it was
+    /// dormant in between. Whether the home has yet to see the request to take
+    /// it off this node, only its answer will tell: until then the page stays
+    /// as it is after such a request, out of the guest's reach.
+    pub(crate) fn granted_while_leaving<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        txn: u32,
+    ) -> Result<bool, &'static str> {
+        let here = self.table.get(env.memory, gfn);
+        let Some(Open::Put(put)) = self.open.get_mut(&gfn.0) else { return Ok(false) };
+        match put.phase {
+            Phase::Asked if put.zero && here.frame.is_none() => {}
+            Phase::Gone => {}
+            Phase::Asked | Phase::Moving => return Err("a grant of a page that is here"),
+        }
+        let entry = Entry::zero(PageState::Exclusive);
+        *put = Put { phase: Phase::Asked, entry, zero: true, granted: Some(txn) };
+        self.set_entry(env, gfn, Entry { leaving: true, ..entry });
+        Ok(true)
+    }
+
+    /// Another node's master comes to stay. Not while an eviction of the page
+    /// is open here: its request may still be on its way and would then take
+    /// the page that has come back for the one that left.
     pub(crate) fn adopt<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
@@ -285,10 +335,11 @@ impl Coherence {
         page: Option<&PageBytes>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
-        if self.table.get(env.memory, gfn).state != PageState::Invalid {
+        let leaving = matches!(self.open.get(&gfn.0), Some(Open::Put(_)));
+        if !leaving && self.table.get(env.memory, gfn).state != PageState::Invalid {
             return Err("a page moved to where it is");
         }
-        let room = self.room() > 0;
+        let room = !leaving && self.room() > 0;
         let frame = if room { self.page_frame() } else { None };
         let kind = match (frame, page) {
             (Some(frame), Some(bytes)) => {

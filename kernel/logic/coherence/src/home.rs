@@ -201,6 +201,7 @@ impl Coherence {
         let mut grant = Message::new(Kind::ZeroGrant, message.gfn, message.party);
         grant.count = count as u16;
         grant.lead = (index - start) as u16;
+        grant.txn = self.fresh_txn();
         self.send(env, message.party, grant, None);
     }
 
@@ -249,15 +250,22 @@ impl Coherence {
         holding: Holding,
         waits: Waits,
     ) -> Result<u32, &'static str> {
-        if self.busy.len() >= self.waiting.capacity() {
+        if self.busy.len() >= self.busy_max {
             return Err("more requests than the nodes can have open");
         }
-        let txn = self.next_txn;
-        self.next_txn = self.next_txn.wrapping_add(1);
+        let txn = self.fresh_txn();
         let waiters = self.busy.get(&gfn.0).map_or(0, |b| b.waiters);
         self.busy.insert(gfn.0, Busy { txn, waits, waiters });
         self.set_holding(env, gfn, holding, true);
         Ok(txn)
+    }
+
+    /// The next number of a transaction. Grants of zero pages and answers to
+    /// evictions carry one too, which tells their receiver their order.
+    fn fresh_txn(&mut self) -> u32 {
+        let txn = self.next_txn;
+        self.next_txn = self.next_txn.wrapping_add(1);
+        txn
     }
 
     fn wait(&mut self, message: Message) -> Step {
@@ -366,7 +374,7 @@ impl Coherence {
     }
 
     fn answer_put<M, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message, kind: Kind) {
-        let answer = Message { kind, ..message };
+        let answer = Message { kind, txn: self.fresh_txn(), ..message };
         self.send(env, message.party, answer, None);
     }
 

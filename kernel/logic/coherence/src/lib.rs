@@ -135,6 +135,10 @@ enum Open {
 /// Pages held for the vCPU at most: more than any instruction needs.
 const HELD_MAX: usize = 16;
 
+/// Done messages of one node that may be on their way at once: what the
+/// transport takes from it before the caller stops opening fetches.
+const DONES_MAX: usize = 512;
+
 /// One node's part in the protocol.
 #[derive(Clone, Debug)]
 pub struct Coherence {
@@ -147,6 +151,7 @@ pub struct Coherence {
     open: HashMap<u64, Open, FxBuildHasher>,
     puts_open: usize,
     busy: HashMap<u64, Busy, FxBuildHasher>,
+    busy_max: usize,
     waiting: VecDeque<(NodeId, Message)>,
     next_txn: u32,
     local: VecDeque<Message>,
@@ -154,6 +159,8 @@ pub struct Coherence {
     held: Vec<Gfn>,
     transit: Transit,
     hands: Hands,
+    /// This node has taken frames for itself since it last had plenty.
+    demand: bool,
     started_put: Option<Gfn>,
     masters: u64,
     counters: Counters,
@@ -176,13 +183,17 @@ impl Coherence {
         let nodes = layout.nodes();
         let table = PageTable::new(format, &mut pool, memory).expect("a pool with frames");
         let requests = nodes * (limits.open_max + limits.puts_max);
+        // A transaction ends at home when Done arrives; its requester goes on
+        // when it sends it.
+        let busy_max = requests + nodes * DONES_MAX;
         let map = |n: usize| HashMap::with_capacity_and_hasher(n * 2, FxBuildHasher);
         Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
             open: map(limits.open_max + limits.puts_max),
             puts_open: 0,
-            busy: HashMap::with_capacity_and_hasher(requests * 2, FxBuildHasher),
+            busy: HashMap::with_capacity_and_hasher(busy_max, FxBuildHasher),
+            busy_max,
             waiting: VecDeque::with_capacity(requests),
             next_txn: 1,
             local: VecDeque::with_capacity(256),
@@ -190,6 +201,7 @@ impl Coherence {
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
             hands: Hands::default(),
+            demand: false,
             started_put: None,
             masters: 0,
             counters: Counters::default(),
@@ -346,10 +358,12 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         self.held.clear();
-        self.retry_deferred(env)
+        self.retry_deferred(env)?;
+        self.settle(env)
     }
 
-    fn retry_deferred<M: HostMemory, O: Output>(
+    /// Handles again what was put off; what still must wait is put off anew.
+    pub(crate) fn retry_deferred<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
@@ -357,7 +371,7 @@ impl Coherence {
             let (from, message) = self.deferred.remove(0);
             self.dispatch(env, from, message, None)?;
         }
-        self.settle(env)
+        Ok(())
     }
 
     fn defer(&mut self, from: NodeId, message: Message) -> Result<(), &'static str> {
@@ -450,6 +464,19 @@ impl Coherence {
     #[must_use]
     pub fn table_frames(&self) -> (u64, u64) {
         (self.table.tables(), self.directory.tables())
+    }
+
+    /// Frames that belong to no page now: kept for fetches, left behind by
+    /// pages that move, or waiting for the fabric to let go of them. With the
+    /// free frames, those of tables and those of pages they are all that the
+    /// pool was given.
+    #[must_use]
+    pub fn frames_in_transactions(&self) -> u64 {
+        let open = self.open.values().filter(|open| match open {
+            Open::Fetch(_) => true,
+            Open::Put(put) => put.keeps_frame(),
+        });
+        open.count() as u64 + self.transit.freeing()
     }
 
     /// Evictions of this node that are under way.

@@ -7,8 +7,9 @@
 //! | Owned | Data | Data, Invalid | drop, ack | violation (2) | Move, Invalid |
 //! | Exclusive | Data, Owned | Data, Invalid | violation | violation | Move, Invalid |
 //!
-//! (1) Only while a grant that makes this node the owner may be on its way;
-//! else a violation. (2) While an eviction is open: drop, refuse. Any of them is put off while the vCPU still needs the
+//! (1) Only while a grant that makes this node the owner may be on its way, or
+//! the word that a page sent elsewhere was refused there and stays; else a
+//! violation. (2) While an eviction is open: drop, refuse. Any of them is put off while the vCPU still needs the
 //! page.
 
 use super::{Coherence, Env, Kind, Message, Open, Output};
@@ -31,7 +32,7 @@ impl Coherence {
         let entry = self.table.get(env.memory, gfn);
         match (message.kind, entry.state) {
             (Kind::ForwardShared | Kind::ForwardExclusive, PageState::Invalid) => {
-                if self.grant_may_come(gfn) {
+                if self.grant_may_come(gfn) || self.is_moving(gfn) {
                     self.defer(from, message)
                 } else {
                     Err("asked for a page that is not here")

@@ -86,10 +86,15 @@ impl Coherence {
         ahead: u16,
     ) -> Result<Progress, Violation> {
         let progress = self.try_access(env, gfn, access, ahead)?;
-        if progress != Progress::Pending {
-            return Ok(progress);
+        match progress {
+            Progress::Ready => return Ok(progress),
+            Progress::Starved => {
+                self.demand = true;
+                self.balance(env)?;
+                return Ok(progress);
+            }
+            Progress::Pending => self.settle(env)?,
         }
-        self.settle(env)?;
         // A home that is this node may have answered already.
         Ok(if self.is_ready(env.memory, gfn, access) { Progress::Ready } else { Progress::Pending })
     }
@@ -112,7 +117,6 @@ impl Coherence {
         if self.is_ready(env.memory, gfn, access) {
             return Ok(Progress::Ready);
         }
-        self.balance(env)?;
         let open = self.open.contains_key(&gfn.0);
         let entry = self.table.get(env.memory, gfn);
         if entry.state != PageState::Invalid && entry.frame.is_none() && !entry.leaving {
@@ -176,6 +180,7 @@ impl Coherence {
         entry: Entry,
     ) -> bool {
         let Some(frame) = self.page_frame() else { return false };
+        self.demand = true;
         env.memory.zero(frame);
         self.counters.materialised += 1;
         self.set_entry(env, gfn, Entry { frame: Some(frame), ..entry });
@@ -194,6 +199,7 @@ impl Coherence {
             return false;
         }
         let Some(frame) = self.page_frame() else { return false };
+        self.demand = true;
         let state = self.table.get(env.memory, gfn).state;
         let copy = if state == PageState::Invalid { Copy::None } else { Copy::Held };
         match (prefetch, want, copy) {
@@ -356,6 +362,9 @@ impl Coherence {
         if !self.install_zero_chunk(env, start, count)? {
             for i in 0..count {
                 let page = start.offset_by(i);
+                if self.granted_while_leaving(env, page, message.txn)? {
+                    continue;
+                }
                 if self.table.get(env.memory, page).state != PageState::Invalid {
                     return Err("a grant of a page that is here");
                 }
@@ -425,10 +434,6 @@ impl Coherence {
                 return Err("a grant for a page in doubt");
             }
         }
-        for _ in 0..self.deferred.len() {
-            let (from, message) = self.deferred.remove(0);
-            self.dispatch(env, from, message, None).map_err(|v| v.why)?;
-        }
-        Ok(())
+        self.retry_deferred(env).map_err(|v| v.why)
     }
 }
