@@ -43,7 +43,7 @@ fn incarnation(mac: [u8; 6]) -> u64 {
         cpu::random().unwrap_or(0),
     ];
     // FNV-1a over words; uniqueness is wanted, not secrecy.
-    seeds.iter().fold(0xcbf2_9ce4_8422_2325, |h, &s| {
-        (h ^ s).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
-    })
+    seeds
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, &s| (h ^ s).wrapping_mul(0x0100_0000_01b3).rotate_left(29))
 }

@@ -8,6 +8,9 @@ use platform::{apic, clock, interrupts};
 
 /// Frames taken in one go before the guest gets its turn.
 const BATCH: usize = 64;
+/// Pages sent in one go before the next look at what has arrived: what leaves
+/// for want of room must not keep back the page that the guest waits for.
+const PAGES_AT_ONCE: usize = 2;
 /// A node without interrupts from its NIC looks at it this often.
 const POLL_NS: u64 = 250_000;
 
@@ -81,7 +84,7 @@ impl Link {
         }
         let now = clock::now_tsc();
         self.node.tick(now, &mut self.memory);
-        self.send(guest);
+        any |= self.send(guest);
         if self.report_ticks != 0 && now >= self.next_report {
             self.next_report = now + self.report_ticks;
             crate::ending::summarise(&self.node);
@@ -89,14 +92,21 @@ impl Link {
         any
     }
 
-    fn send(&mut self, mut guest: Option<&mut Guest>) {
+    /// Sends what waits; `true` if some of it still does.
+    fn send(&mut self, mut guest: Option<&mut Guest>) -> bool {
+        let mut pages = 0;
         let Some(probed) = &mut self.nic else {
             // Alone: what the fabric would send has nowhere to go.
             while self.node.transmit(clock::now_tsc(), &mut self.header).is_some() {}
-            return;
+            return false;
         };
         while probed.nic.room() > 0 {
-            let Some(frame) = self.node.transmit(clock::now_tsc(), &mut self.header) else { break };
+            if pages == PAGES_AT_ONCE {
+                return true;
+            }
+            let Some(frame) = self.node.transmit(clock::now_tsc(), &mut self.header) else {
+                return false;
+            };
             let page =
                 frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
             let header = &self.header[..frame.header_len];
@@ -105,8 +115,10 @@ impl Link {
                 log::warn!("a frame was not sent: {error:?}");
                 break;
             }
+            pages += usize::from(page.is_some());
             self.node.sent(clock::now_tsc(), page.is_some(), guest.as_deref_mut());
         }
+        true
     }
 
     /// The next event of the fabric.

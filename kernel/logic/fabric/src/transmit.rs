@@ -2,6 +2,7 @@
 
 use crate::fabric::{Fabric, Stopping};
 use crate::io::Control;
+use crate::sender::Due;
 use crate::{PageSlice, Transmit};
 use wire::{
     Accept, Channel, DataWriter, Header, Kind, Mac, Message, PAGE_OFFSET, Probe, ProbeReply,
@@ -61,27 +62,32 @@ impl Fabric {
         let room = buf.len().min(links.frame_bytes);
         let mut writer = DataWriter::new(&mut buf[..room]);
         let mut page = None;
-        'fill: for channel in Channel::BY_URGENCY {
+        // Messages without a page first, together: they are short, bounded by
+        // their windows, and a request is what somebody waits for.
+        for channel in Channel::BY_URGENCY {
             let sender = &mut peer.senders[channel.index()];
-            if !sender.ready(plan.parts) {
-                continue;
-            }
-            while writer.room() {
-                let Some(due) = sender.due(plan.parts) else { break };
-                if due.parts != 0 && writer.count() != 0 {
-                    break 'fill; // it gets the next frame for itself
-                }
-                let (sequence, part, parts) = (due.sequence, due.part, due.parts);
-                writer.push(&Message { channel, sequence, part, parts, body: due.body });
-                if let Some(frame) = due.page {
-                    let (offset, len) = plan.slice(part);
-                    page = Some(PageSlice { frame, offset, len });
-                }
+            while writer.room() && sender.ready(plan.parts) {
+                let Some(due) = sender.due(plan.parts).filter(|due| due.parts == 0) else { break };
+                let Due { sequence, part, parts, body, .. } = due;
+                writer.push(&Message { channel, sequence, part, parts, body });
                 sender.took(sequence, now);
-                if parts != 0 {
-                    break 'fill;
-                }
             }
+        }
+        // A page, or a part of one, has a frame for itself.
+        for channel in Channel::BY_URGENCY {
+            let sender = &mut peer.senders[channel.index()];
+            if writer.count() != 0 {
+                break;
+            }
+            let due = if sender.ready(plan.parts) { sender.due(plan.parts) } else { None };
+            let Some(due) = due else { continue };
+            let Due { sequence, part, parts, body, .. } = due;
+            writer.push(&Message { channel, sequence, part, parts, body });
+            if let Some(frame) = due.page {
+                let (offset, len) = plan.slice(part);
+                page = Some(PageSlice { frame, offset, len });
+            }
+            sender.took(sequence, now);
         }
         let kind = match (writer.count(), peer.ack_now, peer.heartbeat_now) {
             (0, false, false) => return None,

@@ -68,23 +68,39 @@ enum Wait {
     Bench(BenchWait),
 }
 
-/// Follows the guest's misses to fetch ahead of sequential ones.
+/// Follows the guest's misses to fetch ahead of sequential ones. Several
+/// streams at once: a copy or a comparison walks two areas in turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stream {
+struct Streams {
+    streams: [Stream; STREAMS],
+    /// The one to give up next.
+    oldest: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Stream {
     expected: Gfn,
     ahead: u16,
 }
 
+/// Streams followed at once.
+const STREAMS: usize = 4;
 /// Most pages fetched ahead of a sequential reader.
 const AHEAD_MAX: u16 = 15;
 
-impl Stream {
+impl Streams {
     /// Pages to fetch ahead of a miss at `gfn`: none at random, twice as many
     /// as the last time where the misses follow on.
-    pub fn miss(&mut self, gfn: Gfn) -> u16 {
-        self.ahead = if gfn == self.expected { (self.ahead * 2 + 1).min(AHEAD_MAX) } else { 0 };
-        self.expected = gfn.offset_by(u64::from(self.ahead) + 1);
-        self.ahead
+    fn miss(&mut self, gfn: Gfn) -> u16 {
+        let known = self.streams.iter().position(|s| s.expected == gfn);
+        let at = known.unwrap_or(self.oldest);
+        if at == self.oldest {
+            self.oldest = (self.oldest + 1) % STREAMS;
+        }
+        let before = self.streams[at].ahead;
+        let ahead = if known.is_some() { (before * 2 + 1).min(AHEAD_MAX) } else { 0 };
+        self.streams[at] = Stream { expected: gfn.offset_by(u64::from(ahead) + 1), ahead };
+        ahead
     }
 }
 
@@ -96,7 +112,7 @@ pub struct Guest {
     stamps: Stamps,
     /// The fault that the guest resumes from, to be counted just then.
     settled: Option<FaultKind>,
-    stream: Stream,
+    streams: Streams,
     searching: bool,
     fault_rip: u64,
     grants_before: u64,
@@ -136,7 +152,7 @@ impl Guest {
             wait: Wait::Nothing,
             stamps: Stamps::default(),
             settled: None,
-            stream: Stream::default(),
+            streams: Streams::default(),
             searching: false,
             fault_rip: 0,
             grants_before: 0,
@@ -296,7 +312,7 @@ impl Guest {
             }
         };
         let ahead = match kind {
-            FaultKind::Read | FaultKind::Write => self.stream.miss(gfn),
+            FaultKind::Read | FaultKind::Write => self.streams.miss(gfn),
             _ => 0,
         };
         self.grants_before = at.cluster.coherence().counters().zero_grants;
@@ -374,14 +390,17 @@ mod tests {
 
     #[test]
     fn only_misses_that_follow_on_fetch_ahead() {
-        let mut s = Stream::default();
-        assert_eq!(s.miss(Gfn(100)), 0);
-        assert_eq!(s.miss(Gfn(101)), 1);
-        assert_eq!(s.miss(Gfn(103)), 3);
-        assert_eq!(s.miss(Gfn(107)), 7);
-        assert_eq!(s.miss(Gfn(115)), 15);
-        assert_eq!(s.miss(Gfn(131)), 15);
-        assert_eq!(s.miss(Gfn(5)), 0);
-        assert_eq!(s.miss(Gfn(131 + 16)), 0);
+        let mut s = Streams::default();
+        let ahead = [100, 101, 103, 107, 115, 131].map(|g| s.miss(Gfn(g)));
+        assert_eq!(ahead, [0, 1, 3, 7, 15, 15]);
+        assert_eq!([5, 900, 77].map(|g| s.miss(Gfn(g))), [0; 3]);
+        assert_eq!(s.miss(Gfn(131 + 16)), 15);
+    }
+
+    #[test]
+    fn two_areas_walked_in_turn_are_two_streams() {
+        let mut s = Streams::default();
+        let both = [10, 5000, 11, 5001, 13, 5003].map(|g| s.miss(Gfn(g)));
+        assert_eq!(both, [0, 0, 1, 1, 3, 3]);
     }
 }

@@ -130,6 +130,7 @@ impl Node {
         if cluster.acting() {
             cluster.act(memory);
         }
+        cluster.balance(memory);
         self.measure_eviction(tsc);
         if now_ns >= self.next_tick_ns {
             self.next_tick_ns = now_ns + TICK_NS;
