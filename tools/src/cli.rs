@@ -212,9 +212,15 @@ pub(crate) struct RemoteFaultArgs {
     /// The machine recipe, a name in qemu/machines.
     #[arg(long, value_name = "NAME", default_value = "q35-svm")]
     pub(crate) machine: String,
+    /// How many faults of each kind (memory sets a limit).
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=65536))]
+    pub(crate) faults: u32,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Keep the logs of every serial port in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
     /// Where to write the JSON and the plot.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,

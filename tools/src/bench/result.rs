@@ -1,0 +1,281 @@
+//! The benchmark's result: the JSON that others read, and the table.
+
+use super::measure::{Measured, Phase, Summary, Total};
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The node that runs the guest, and the one that owns the pages.
+const REQUESTER: u64 = 0;
+const OWNER: u64 = 1;
+
+/// The result as JSON has it.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    /// A round trip without payload.
+    pub(super) null_rtt: Summary,
+    /// A round trip whose answer carries a page.
+    pub(super) page_rtt: Summary,
+    /// A nested page fault that is answered on the spot.
+    pub(super) exit_floor: Summary,
+    /// A read of a page that another node owns.
+    pub(super) read_fault: Summary,
+    /// A write to such a page.
+    pub(super) write_fault: Summary,
+    /// A write to a page of which there is a copy to read.
+    pub(super) upgrade: Summary,
+    /// The first touch of a run of dormant pages.
+    pub(super) first_touch: Summary,
+    /// A page's way out of a full node, as the node sees it.
+    pub(super) evict: Summary,
+    /// Many pages.
+    pub(super) bandwidth: Bandwidth,
+    /// Instructions for one read fault.
+    pub(super) instructions: Instructions,
+    /// Where the time of a read fault goes.
+    pub(super) stages: Vec<Stage>,
+    /// What was measured.
+    pub(super) cluster: ClusterFacts,
+    /// What only the table shows.
+    #[serde(skip)]
+    extra: Extra,
+}
+
+/// Many pages, in MiB a second.
+#[derive(Debug, Serialize)]
+pub(super) struct Bandwidth {
+    sequential_mib_s: f64,
+    random_mib_s: f64,
+    link_mib_s: f64,
+}
+
+/// Instructions for one read fault, without waiting.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Instructions {
+    requester: u64,
+    owner: u64,
+}
+
+/// One stage of a read fault.
+#[derive(Debug, Serialize)]
+pub(super) struct Stage {
+    name: &'static str,
+    p50_ns: u64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ClusterFacts {
+    /// Nodes.
+    pub(super) nodes: u32,
+    /// Memory of all nodes.
+    pub(super) memory_bytes: u64,
+    /// The machine recipe.
+    pub(super) machine: String,
+    /// The NIC.
+    pub(super) link: String,
+    /// Largest frame payload.
+    pub(super) mtu: u16,
+}
+
+/// What only the table shows.
+#[derive(Debug)]
+struct Extra {
+    /// Faults as the requester's node sees them, without the world switch.
+    hypervisor: Vec<(&'static str, Summary)>,
+    /// Faults under pressure, as the guest sees them.
+    pressure: Summary,
+    first_touch_page_ns: f64,
+    sequential: Total,
+    random: Total,
+}
+
+/// Stages on the requester, in their order.
+const STAGES: [&str; 5] = ["lookup", "send", "wire_and_remote", "map", "resume"];
+
+impl Instructions {
+    /// Reads the run in which the TSC counts instructions, a nanosecond each.
+    pub(super) fn new(counted: &Measured) -> Result<Self> {
+        let mut requester = 0;
+        for stage in STAGES.iter().filter(|s| **s != "wire_and_remote") {
+            requester += counted.histogram(REQUESTER, Phase::Read, &["stages", stage])?.p50_ns;
+        }
+        let owner = counted.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
+        ensure!(requester > 0 && owner > 0, "no instruction was counted");
+        Ok(Self { requester, owner })
+    }
+}
+
+impl Outcome {
+    /// Puts the result together; refuses it if anything was not measured.
+    pub(super) fn new(m: &Measured, counted: Instructions, cluster: ClusterFacts) -> Result<Self> {
+        m.check_complete()?;
+        let guest = |name: &str| m.distribution(name).map(|d| d.summary());
+        let fault = |phase, kind| m.histogram(REQUESTER, phase, &["faults", kind]);
+        let floor = guest("exit_floor")?;
+        let local = fault(Phase::Floor, "local_fault")?;
+        let mut stages = vec![Stage {
+            name: "exit",
+            // Both ways between guest and node, measured where nothing waits.
+            p50_ns: floor.p50_ns.saturating_sub(local.p50_ns),
+        }];
+        for name in STAGES {
+            let p50_ns = m.histogram(REQUESTER, Phase::Read, &["stages", name])?.p50_ns;
+            stages.push(Stage { name, p50_ns });
+        }
+        let p50_ns = m.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
+        stages.push(Stage { name: "remote_serve", p50_ns });
+        let (sequential, random) = (m.total("sequential")?, m.total("random")?);
+        ensure!(sequential.faults > 0 && random.faults > 0, "no touch under pressure faulted");
+        Ok(Self {
+            null_rtt: guest("null_rtt")?,
+            page_rtt: guest("page_rtt")?,
+            exit_floor: floor,
+            read_fault: guest("read_fault")?,
+            write_fault: guest("write_fault")?,
+            upgrade: guest("upgrade")?,
+            first_touch: guest("first_touch")?,
+            evict: m.histogram(REQUESTER, Phase::Evict, &["evict"])?,
+            bandwidth: Bandwidth {
+                sequential_mib_s: sequential.mib_s(),
+                random_mib_s: random.mib_s(),
+                link_mib_s: m.total("link")?.mib_s(),
+            },
+            instructions: counted,
+            stages,
+            cluster,
+            extra: Extra {
+                hypervisor: vec![
+                    ("exit floor", local),
+                    ("read fault", fault(Phase::Read, "read_fault")?),
+                    ("write fault", fault(Phase::Write, "write_fault")?),
+                    ("upgrade", fault(Phase::Upgrade, "upgrade")?),
+                    ("first touch of 2 MiB", fault(Phase::FirstTouch, "first_touch")?),
+                ],
+                pressure: guest("pressure_fault")?,
+                first_touch_page_ns: m.total("first_touch_page")?.page_ns(),
+                sequential,
+                random,
+            },
+        })
+    }
+
+    /// The table for people.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        let c = &self.cluster;
+        let memory = c.memory_bytes >> 20;
+        line(
+            &mut text,
+            format_args!(
+                "{} nodes, {memory} MiB together, {}, {}, MTU {}\n",
+                c.nodes, c.machine, c.link, c.mtu
+            ),
+        );
+        self.heading(&mut text, "as the guest sees it");
+        for (name, summary) in [
+            ("null round trip", &self.null_rtt),
+            ("4 KiB round trip", &self.page_rtt),
+            ("exit floor", &self.exit_floor),
+            ("read fault", &self.read_fault),
+            ("write fault", &self.write_fault),
+            ("upgrade", &self.upgrade),
+            ("first touch of 2 MiB", &self.first_touch),
+            ("read under pressure", &self.extra.pressure),
+        ] {
+            self.row(&mut text, name, summary);
+        }
+        line(&mut text, format_args!(""));
+        self.heading(&mut text, "as the node sees it");
+        for (name, summary) in &self.extra.hypervisor {
+            self.row(&mut text, name, summary);
+        }
+        self.row(&mut text, "eviction of a page", &self.evict);
+        self.write_stages(&mut text);
+        self.write_totals(&mut text);
+        text
+    }
+
+    fn heading(&self, text: &mut String, title: &str) {
+        line(
+            text,
+            format_args!(
+                "{title:<22} {:>7} {:>10} {:>10} {:>10} {:>10} {:>7} {:>7}",
+                "count", "min us", "p50 us", "p90 us", "p99 us", "x null", "x 4 KiB"
+            ),
+        );
+    }
+
+    fn row(&self, text: &mut String, name: &str, s: &Summary) {
+        let us = |ns: u64| ns as f64 / 1e3;
+        let ratio = |to: &Summary| s.p50_ns as f64 / to.p50_ns.max(1) as f64;
+        line(
+            text,
+            format_args!(
+                "{name:<22} {:>7} {:>10.1} {:>10.1} {:>10.1} {:>10.1} {:>7.2} {:>7.2}",
+                s.count,
+                us(s.min_ns),
+                us(s.p50_ns),
+                us(s.p90_ns),
+                us(s.p99_ns),
+                ratio(&self.null_rtt),
+                ratio(&self.page_rtt)
+            ),
+        );
+    }
+
+    fn write_stages(&self, text: &mut String) {
+        line(text, format_args!("\nstages of a read fault        p50 us"));
+        for stage in &self.stages {
+            let us = stage.p50_ns as f64 / 1e3;
+            line(text, format_args!("  {:<24} {us:>9.1}", stage.name));
+        }
+    }
+
+    fn write_totals(&self, text: &mut String) {
+        let less = self.read_fault.p50_ns.saturating_sub(self.exit_floor.p50_ns) as f64;
+        let tail = self.read_fault.p99_ns as f64 / self.page_rtt.p99_ns.max(1) as f64;
+        line(
+            text,
+            format_args!(
+                "\nread fault less exit floor: {:.2} x 4 KiB round trip, {:.2} x null; p99 {tail:.2} x",
+                less / self.page_rtt.p50_ns.max(1) as f64,
+                less / self.null_rtt.p50_ns.max(1) as f64
+            ),
+        );
+        let i = self.instructions;
+        line(
+            text,
+            format_args!(
+                "instructions for a read fault: {} on the requester, {} on the owner",
+                i.requester, i.owner
+            ),
+        );
+        let x = &self.extra;
+        line(
+            text,
+            format_args!("first touch, each page of a run: {:.1} us", x.first_touch_page_ns / 1e3),
+        );
+        for (name, total) in [("sequential", x.sequential), ("random", x.random)] {
+            line(
+                text,
+                format_args!(
+                    "{name} touch: {:.1} MiB/s over {} MiB, {:.0} % of the touches fault",
+                    total.mib_s(),
+                    total.pages / 256,
+                    total.faults as f64 * 100.0 / total.pages as f64
+                ),
+            );
+        }
+        line(text, format_args!("raw link: {:.1} MiB/s", self.bandwidth.link_mib_s));
+    }
+}
+
+/// Adds a line.
+fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    writeln!(text, "{words}").expect("a string takes all");
+}
+
+#[cfg(test)]
+#[path = "result_tests.rs"]
+mod tests;
