@@ -122,6 +122,9 @@ impl Fabric {
 
     fn data(&mut self, header: &Header, data: &Data<'_>, sink: &mut impl Sink) -> Result<(), Drop> {
         let node = self.peer(header)?;
+        if !sink.is_ready() {
+            return Err(Drop::Unexpected);
+        }
         self.acknowledge(node, &data.link)?;
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         let (plan, window) = (links.plan, links.window);

@@ -20,6 +20,12 @@ pub struct Outgoing {
 
 /// Takes messages as they arrive.
 pub trait Sink {
+    /// Whether messages can be taken now. What comes before that is dropped
+    /// unacknowledged, so that it is sent again.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Takes one message; called exactly once for each, in any order.
     fn deliver(
         &mut self,

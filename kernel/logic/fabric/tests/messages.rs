@@ -255,3 +255,20 @@ fn a_lost_peer_gives_its_buffers_back() {
     sim.until(4_000 * MS, |s| s.nodes[0].inbox.seen.contains(&2));
     assert!(!sim.nodes[0].fabric.is_alive(NodeId(2)));
 }
+
+#[test]
+fn what_comes_too_early_comes_again() {
+    for mtu in [1500, 9000] {
+        let mut sim = Sim::cluster(160, FAIR, 2, mtu);
+        let to = sim.by_id(1);
+        let from = sim.by_id(0);
+        sim.nodes[to].inbox.closed = true;
+        sim.send(from, NodeId(1), Channel::Request, 1, true).unwrap();
+        sim.send(from, NodeId(1), Channel::Response, 2, false).unwrap();
+        sim.run(300 * MS);
+        assert!(sim.nodes[to].inbox.seen.is_empty());
+        assert!(sim.nodes[to].fabric.is_alive(NodeId(0)), "it was heard nevertheless");
+        sim.nodes[to].inbox.closed = false;
+        sim.until(1_000 * MS, |s| s.nodes[to].inbox.seen.len() == 2);
+    }
+}

@@ -43,6 +43,8 @@ pub const STORM: Weather = Weather { loss: 100, double: 50, delay_ns: 20_000, ji
 /// Checks what arrives.
 #[derive(Default)]
 pub struct Inbox {
+    /// Takes no messages now.
+    pub closed: bool,
     /// Ids of messages that came.
     pub seen: HashSet<u64>,
     pub order: Vec<u64>,
@@ -68,6 +70,10 @@ pub fn fill(id: u64) -> Box<PageBytes> {
 }
 
 impl Sink for Inbox {
+    fn is_ready(&self) -> bool {
+        !self.closed
+    }
+
     fn deliver(&mut self, _: NodeId, channel: Channel, b: &[u8; 32], page: Option<&PageBytes>) {
         let id = u64::from_le_bytes(b[..8].try_into().unwrap());
         assert_eq!(*b, body(id, channel, page.is_some()), "body of {id:#x} is damaged");
