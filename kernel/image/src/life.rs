@@ -160,10 +160,10 @@ pub(crate) fn lead(
                 consoles.interrupted();
             }
             Step::Blocked => {
-                let now = clock::now_tsc();
-                if blocked_since == 0 {
-                    // Nothing is sent before the next turn.
-                    blocked_since = now;
+                // A guest may go on and block again within one step. What it
+                // asks for is sent in the next turn, so that comes first.
+                if blocked_since != guest.exited_at() {
+                    blocked_since = guest.exited_at();
                 } else {
                     link.wait_for_answer(blocked_since);
                 }

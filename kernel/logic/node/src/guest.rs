@@ -71,7 +71,7 @@ enum Wait {
 /// Follows the guest's misses to fetch ahead of sequential ones. Several
 /// streams at once: a copy or a comparison walks two areas in turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Streams {
+pub struct Streams {
     streams: [Stream; STREAMS],
     /// The one to give up next.
     oldest: usize,
@@ -91,7 +91,7 @@ const AHEAD_MAX: u16 = 15;
 impl Streams {
     /// Pages to fetch ahead of a miss at `gfn`: none at random, twice as many
     /// as the last time where the misses follow on.
-    fn miss(&mut self, gfn: Gfn) -> u16 {
+    pub fn miss(&mut self, gfn: Gfn) -> u16 {
         let known = self.streams.iter().position(|s| s.expected == gfn);
         let at = known.unwrap_or(self.oldest);
         if at == self.oldest {
@@ -116,9 +116,8 @@ pub struct Guest {
     searching: bool,
     fault_rip: u64,
     grants_before: u64,
-    held_since: u64,
-    /// TSC ticks that a page is kept for an instruction at most.
-    hold_max: u64,
+    /// TSC ticks that a page which others want is kept for an instruction.
+    hold: u64,
 }
 
 /// What a step works with.
@@ -144,9 +143,9 @@ pub struct Context<'a, V, M> {
 const CPU: usize = 0;
 
 impl Guest {
-    /// A guest whose operating system is loaded. `hold_max` is in TSC ticks.
+    /// A guest whose operating system is loaded. `hold` is in TSC ticks.
     #[must_use]
-    pub fn new(machine: Machine, hold_max: u64) -> Guest {
+    pub fn new(machine: Machine, hold: u64) -> Guest {
         Guest {
             machine,
             wait: Wait::Nothing,
@@ -156,8 +155,7 @@ impl Guest {
             searching: false,
             fault_rip: 0,
             grants_before: 0,
-            held_since: 0,
-            hold_max,
+            hold,
         }
     }
 
@@ -172,6 +170,12 @@ impl Guest {
         if self.stamps.sent == 0 {
             self.stamps.sent = tsc;
         }
+    }
+
+    /// When the vCPU last exited, as a TSC value: since then it waits.
+    #[must_use]
+    pub fn exited_at(&self) -> u64 {
+        self.stamps.exit
     }
 
     /// Notes when a frame was taken from the NIC.
@@ -262,13 +266,8 @@ impl Guest {
                 // shortage: the next call looks for more to evict.
                 let nothing_leaves = at.cluster.coherence().puts_open() == 0;
                 self.searching = progress == Progress::Starved && nothing_leaves;
-                // Two processors may each keep a page that the other needs:
-                // none keeps for ever.
-                let now = (at.tsc)();
-                if now.saturating_sub(self.held_since) > self.hold_max {
-                    self.held_since = now;
-                    at.cluster.release_held(at.memory);
-                }
+                let hold_ns = u128::from(self.hold) * 1_000_000_000 / u128::from(at.tsc_hz);
+                at.cluster.still_waiting(at.memory, at.now_ns, hold_ns as u64);
                 false
             }
         }
@@ -286,7 +285,6 @@ impl Guest {
         if fault_in_ram.is_none() || rip != self.fault_rip {
             // The instruction that pages were kept for has ended.
             at.cluster.release_held(at.memory);
-            self.held_since = self.stamps.exit;
         }
         let Some((gfn, access)) = fault_in_ram else {
             return self.ask_machine(at, exit);
