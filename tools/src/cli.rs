@@ -207,7 +207,7 @@ pub(crate) struct RemoteFaultArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=i64::from(NODES_MAX)))]
     pub(crate) nodes: u32,
     /// Memory of each node.
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub(crate) memory: MemorySize,
     /// The machine recipe, a name in qemu/machines.
     #[arg(long, value_name = "NAME", default_value = "q35-svm")]

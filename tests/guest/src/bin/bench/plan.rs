@@ -65,8 +65,8 @@ impl Plan {
         let remote = memory
             .row(|gfn| call(Call::Home, gfn, 0, 0) == Some(REMOTE))
             .ok_or("the other node is home to no memory")?;
-        // A quarter for first touches, a quarter for faults: both fit beside
-        // each other in the frames of any node.
+        // One half for first touches, the other for faults, of which every
+        // second page is touched.
         let faults = faults.clamp(1, (SAMPLES_MAX as u64).min(remote.pages() / 4));
         Ok(Plan { faults, short, memory, remote, frames, hz })
     }
