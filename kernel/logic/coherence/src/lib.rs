@@ -485,6 +485,12 @@ impl Coherence {
         self.puts_open
     }
 
+    /// Whether another node waits for a page that is kept here.
+    #[must_use]
+    pub fn keeps_others_waiting(&self) -> bool {
+        self.deferred.iter().any(|(_, m)| self.held.contains(&m.gfn))
+    }
+
     /// Whether this node has nothing open, waiting or put off.
     #[must_use]
     pub fn is_quiet(&self) -> bool {

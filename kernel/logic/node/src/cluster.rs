@@ -5,6 +5,7 @@
 //! an outbox and handed to the fabric when that call has returned.
 
 use super::actor::{Actor, Control};
+use super::hold::Hold;
 use addr::{Access, Frame, Gfn, NodeId, PageBytes};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -65,6 +66,7 @@ pub struct Cluster {
     coherence: Coherence,
     outbox: Outbox,
     pub(crate) actor: Actor,
+    hold: Hold,
     fatal: Option<Fatal>,
 }
 
@@ -128,7 +130,14 @@ impl Cluster {
             rooms: alloc::vec![0; nodes],
             flush_owed: false,
         };
-        Ok(Cluster { me, coherence, outbox, actor: Actor::default(), fatal: None })
+        Ok(Cluster {
+            me,
+            coherence,
+            outbox,
+            actor: Actor::default(),
+            hold: Hold::new(u64::from(me.0)),
+            fatal: None,
+        })
     }
 
     fn fail(&mut self, fatal: Fatal) {
@@ -246,8 +255,24 @@ impl Cluster {
         }
     }
 
+    /// Says that an instruction still waits for a page. Pages kept for it that
+    /// other nodes want go after about `mean_ns`.
+    pub fn still_waiting(&mut self, memory: &mut impl HostMemory, now_ns: u64, mean_ns: u64) {
+        if !self.coherence.keeps_others_waiting() {
+            self.hold.end();
+        } else if self.hold.is_over(now_ns, mean_ns) {
+            self.release_held(memory);
+        }
+    }
+
+    /// When to call [`Cluster::still_waiting`] again at the latest.
+    pub(crate) fn hold_until_ns(&self) -> Option<u64> {
+        self.hold.until_ns()
+    }
+
     /// Lets go of pages that were kept for the vCPU.
     pub fn release_held(&mut self, memory: &mut impl HostMemory) {
+        self.hold.end();
         let mut env = Env { memory, out: &mut self.outbox };
         if let Err(v) = self.coherence.release_held(&mut env) {
             self.fail(Fatal::Violation(v));

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod cluster;
 pub mod guest;
 pub mod histogram;
+mod hold;
 pub mod report;
 pub mod settings;
 pub mod stages;
@@ -163,7 +164,8 @@ impl Node {
         if self.cluster.as_ref().is_some_and(Cluster::acting) {
             return Some(0);
         }
-        self.fabric.poll_timeout()
+        let hold = self.cluster.as_ref().and_then(Cluster::hold_until_ns);
+        self.fabric.poll_timeout().into_iter().chain(hold).min()
     }
 
     /// What happened on the fabric. Answers to probes go to `guest`.
