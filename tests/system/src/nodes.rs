@@ -14,6 +14,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub struct Nodes {
     /// What to start; a test changes what it wants to be odd.
     pub config: ClusterConfig,
+    /// A node that is killed once the guest has printed a text.
+    pub kill: Option<(u32, &'static str)>,
     limit: Duration,
     logs: Folder,
 }
@@ -41,7 +43,7 @@ impl Nodes {
             log_dir: Some(logs.path().to_owned()),
             overrides: Default::default(),
         };
-        Nodes { config, limit: Duration::from_secs(90), logs }
+        Nodes { config, kill: None, limit: Duration::from_secs(90), logs }
     }
 
     /// Sets the time limit.
@@ -73,8 +75,11 @@ impl Nodes {
             console: String::new(),
             panics: Vec::new(),
             took: Duration::ZERO,
+            lost_for: Duration::ZERO,
             logs: self.logs,
         };
+        let mut kill = self.kill;
+        let mut killed = None;
         let mut console = Vec::new();
         while outcome.ended.is_none() && begun.elapsed() < self.limit {
             if let Ok(message) = cluster.next(TICK) {
@@ -89,8 +94,15 @@ impl Nodes {
                     }
                 }
             }
+            if let Some((node, text)) = kill
+                && console.windows(text.len()).any(|w| w == text.as_bytes())
+            {
+                cluster.kill(node);
+                (kill, killed) = (None, Some(Instant::now()));
+            }
             outcome.ended = session.ended(cluster.elapsed());
         }
+        outcome.lost_for = killed.map_or(Duration::ZERO, |at: Instant| at.elapsed());
         cluster.end();
         outcome.events = session.events().to_vec();
         outcome.console = String::from_utf8_lossy(&console).into_owned();
@@ -122,6 +134,8 @@ pub struct Outcome {
     pub panics: Vec<String>,
     /// How long it lasted.
     pub took: Duration,
+    /// How long it went on once a node was killed.
+    pub lost_for: Duration,
     /// The logs of the nodes.
     pub logs: Folder,
 }

@@ -1,0 +1,66 @@
+//! `cargo pangaea bench remote-fault --json`: its shape, and that its numbers
+//! can be true. Not its times, which are the host's.
+
+use serde_json::Value;
+use system::{Door, Folder, serial};
+
+const MEASURES: [&str; 8] = [
+    "null_rtt",
+    "page_rtt",
+    "exit_floor",
+    "read_fault",
+    "write_fault",
+    "upgrade",
+    "first_touch",
+    "evict",
+];
+
+fn positive(value: &Value, pointer: &str) -> f64 {
+    let number = value.pointer(pointer).and_then(Value::as_f64);
+    let number = number.unwrap_or_else(|| panic!("no number at {pointer}"));
+    assert!(number > 0.0 && number.is_finite(), "{pointer} is {number}");
+    number
+}
+
+#[test]
+fn the_benchmark_has_its_shape() {
+    let _turn = serial("bench remote-fault");
+    let folder = Folder::new();
+    let run = Door::new("bench")
+        .options("remote-fault --json --out")
+        .word(folder.path())
+        .within(590)
+        .finish();
+    let json = run.expect(0).record().0;
+    println!("{json:#}");
+    for name in MEASURES {
+        let at = |field: &str| positive(&json, &format!("/{name}/{field}"));
+        assert!(at("count") >= 10.0, "{name} has too few samples");
+        let [min, p50, p90, p99] = ["min_ns", "p50_ns", "p90_ns", "p99_ns"].map(at);
+        assert!(min <= p50 && p50 <= p90 && p90 <= p99, "{name} is out of order");
+        assert!(p50 < 1e9, "{name} takes more than a second");
+    }
+    for path in ["sequential_mib_s", "random_mib_s", "link_mib_s"] {
+        positive(&json, &format!("/bandwidth/{path}"));
+    }
+    assert!(positive(&json, "/instructions/requester") < 1e7);
+    assert!(positive(&json, "/instructions/owner") < 1e7);
+    let stages = json["stages"].as_array().expect("stages");
+    assert!(!stages.is_empty());
+    for stage in stages {
+        assert!(stage["name"].is_string() && stage["p50_ns"].is_number(), "{stage}");
+    }
+    assert_eq!(json["cluster"]["nodes"], 2);
+    assert_eq!(json["cluster"]["machine"], "q35-svm");
+    assert!(json["cluster"]["link"].is_string());
+    positive(&json, "/cluster/memory_bytes");
+    positive(&json, "/cluster/mtu");
+    // A remote page cannot come faster than a message there and back.
+    let p50 = |name: &str| positive(&json, &format!("/{name}/p50_ns"));
+    assert!(p50("read_fault") > p50("null_rtt") / 2.0);
+    assert!(p50("page_rtt") > p50("null_rtt") / 2.0);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+    let has = |end: &str| names.iter().any(|e| e.file_name().to_string_lossy().ends_with(end));
+    assert!(has(".json"), "the result is written to a file");
+    assert!(has(".svg") || has(".png"), "a plot is written beside it");
+}
