@@ -1,0 +1,245 @@
+//! One simulated node: the production engine, memory, a NIC with rings, and a
+//! processor that runs a program.
+//!
+//! What the image's main loop does with the hardware, [`Host::step`] does
+//! with the simulated one, in the same order: frames that came, timers,
+//! events, the processor, frames to send.
+
+use crate::failure::{Class, Failure};
+use crate::mmu::Mmu;
+use crate::oracle::Oracle;
+use crate::processor::Processor;
+use crate::program::Program;
+use crate::scenario::Scenario;
+use crate::trace::{self, Trace};
+use addr::{Gfn, NodeId};
+use fabric::{Event, PageSlice};
+use node::{Clock, Cluster, Node};
+use paging::memory::fake::VecMemory;
+use paging::{Format, FramePool, HostMemory};
+use std::collections::VecDeque;
+
+/// Frames taken in one go, as in the image.
+const BATCH: usize = 64;
+/// Transmit descriptors.
+const TX_RING: usize = 32;
+
+/// A frame that the NIC has been told of and has not yet read.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// Header bytes, copied when it was handed over.
+    pub header: Vec<u8>,
+    /// What is read from memory when the NIC comes to it.
+    pub page: Option<PageSlice>,
+}
+
+/// A simulated node.
+pub struct Host {
+    /// Its place in the world.
+    pub index: usize,
+    /// The production engine.
+    pub node: Node,
+    /// Its page frames.
+    pub memory: VecMemory,
+    pool: Option<FramePool>,
+    /// Frames that it lent.
+    pub total_frames: u64,
+    pub(crate) mmu: Mmu,
+    pub(crate) program: Option<Program>,
+    pub(crate) cpu: Processor,
+    /// Frames that wait in the NIC.
+    pub rx: VecDeque<Vec<u8>>,
+    /// Frames that the NIC still has to send.
+    pub tx: VecDeque<Descriptor>,
+    tx_blocked: bool,
+    /// Until when it is busy or paused.
+    pub free_at: u64,
+    /// It has not died.
+    pub alive: bool,
+    /// Peers it reported as lost, and when.
+    pub lost: Vec<(NodeId, u64)>,
+    /// Longest wait of an instruction.
+    pub slowest_ns: u64,
+    /// Pages whose state may have changed in the last step.
+    pub touched: Vec<Gfn>,
+}
+
+/// The parts of the world that a host's step may change.
+pub struct Surroundings<'a> {
+    /// What pages must hold.
+    pub oracle: &'a mut Oracle,
+    /// What happened.
+    pub trace: &'a mut Trace,
+    /// The run.
+    pub scenario: &'a Scenario,
+}
+
+/// Virtual time counts nanoseconds, and so does the TSC.
+fn clock() -> Clock {
+    Clock::new(1_000_000_000)
+}
+
+impl Host {
+    /// A node that looks for its cluster.
+    #[must_use]
+    pub fn new(index: usize, config: fabric::Config, frames: u64, now: u64) -> Host {
+        let mut pool = FramePool::new();
+        pool.add(addr::Frame(1), addr::Frame(frames + 1));
+        Host {
+            index,
+            node: Node::new(config, clock(), now),
+            memory: VecMemory::new(frames as usize + 1),
+            pool: Some(pool),
+            total_frames: frames,
+            mmu: Mmu::default(),
+            program: None,
+            cpu: Processor::default(),
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+            tx_blocked: false,
+            free_at: now,
+            alive: true,
+            lost: Vec::new(),
+            slowest_ns: 0,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Its name in the cluster, once formed.
+    #[must_use]
+    pub fn id(&self) -> Option<NodeId> {
+        self.node.cluster.as_ref().map(Cluster::me)
+    }
+
+    /// Whether its program is over.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.cpu.instruction.is_none() && self.program.as_ref().is_some_and(Program::is_done)
+    }
+
+    /// When it has something to do.
+    #[must_use]
+    pub fn wakes_at(&self) -> u64 {
+        if !self.alive {
+            return u64::MAX;
+        }
+        let mut at = self.node.timeout_ns().unwrap_or(u64::MAX);
+        let sends = self.tx_blocked && self.tx.len() < TX_RING;
+        if !self.rx.is_empty() || self.cpu.searching || sends {
+            at = 0;
+        }
+        if self.program.is_some() && self.cpu.since.is_none() && !self.is_done() {
+            at = at.min(self.cpu.next_ns);
+        }
+        at.max(self.free_at)
+    }
+
+    /// One turn of the main loop.
+    ///
+    /// # Errors
+    /// The failure that it shows.
+    pub fn step(&mut self, now: u64, at: &mut Surroundings<'_>) -> Result<(), Failure> {
+        self.touched.clear();
+        let mut any = false;
+        for _ in 0..BATCH {
+            let Some(bytes) = self.rx.pop_front() else { break };
+            any = true;
+            at.trace.frame(now, self.index, "hears", &bytes, 0);
+            self.touched.extend(trace::messages(&bytes).iter().map(|m| m.gfn));
+            self.node.frame(now, &bytes, &mut self.memory);
+            self.send(now, at);
+        }
+        self.node.tick(now, &mut self.memory);
+        self.send(now, at);
+        while let Some(event) = self.node.event(now, None) {
+            self.happened(now, event, at)?;
+        }
+        if any && self.cpu.since.is_none() {
+            // The frame's interrupt made the guest exit.
+            self.release_held();
+        }
+        self.run(now, at)?;
+        self.send(now, at);
+        match self.node.cluster.as_ref().and_then(Cluster::fatal) {
+            Some(node::Fatal::Violation(v)) => Err(Failure::about(
+                Class::Crash,
+                v.message.gfn,
+                format!("host {}: {v:?}", self.index),
+            )),
+            Some(fatal) => {
+                Err(Failure::new(Class::Crash, format!("host {}: {fatal:?}", self.index)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn happened(
+        &mut self,
+        now: u64,
+        event: Event,
+        at: &mut Surroundings<'_>,
+    ) -> Result<(), Failure> {
+        match event {
+            Event::Formed => {
+                let membership = self.node.fabric().membership().expect("it has formed").clone();
+                let pool = self.pool.take().expect("it forms once");
+                let cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
+                    .expect("every node is large enough");
+                let layout = cluster.coherence().layout().clone();
+                self.program = Some(Program::new(at.scenario, &layout, cluster.me().index()));
+                self.cpu.next_ns = now;
+                self.node.cluster = Some(cluster);
+            }
+            Event::PeerLost { node, .. } => {
+                self.lost.push((node, now));
+                self.halt();
+            }
+            Event::Stopped { .. } | Event::StopDone => {
+                return Err(Failure::new(Class::Crash, format!("host {} stopped", self.index)));
+            }
+            Event::NodeJoined { .. }
+            | Event::JoinTimeout { .. }
+            | Event::Refused { .. }
+            | Event::ProbeReply { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the program where it stands.
+    fn halt(&mut self) {
+        self.cpu.instruction = None;
+        self.cpu.since = None;
+        self.cpu.searching = false;
+        if let Some(program) = &mut self.program {
+            program.stop();
+        }
+    }
+
+    /// Gives the NIC what waits, as far as it has descriptors.
+    fn send(&mut self, now: u64, at: &mut Surroundings<'_>) {
+        let mut header = [0; 600];
+        self.tx_blocked = false;
+        loop {
+            if self.tx.len() == TX_RING {
+                self.tx_blocked = true;
+                return;
+            }
+            let Some(t) = self.node.transmit(now, &mut header) else { return };
+            let header = header[..t.header_len].to_vec();
+            at.trace.frame(now, self.index, "sends", &header, t.page.map_or(0, |p| p.len));
+            self.node.sent(now, t.page.is_some(), None);
+            self.tx.push_back(Descriptor { header, page: t.page });
+        }
+    }
+
+    /// A frame as the NIC puts it on the wire, its page read only now.
+    pub fn take_sent(&mut self) -> Option<Vec<u8>> {
+        let Descriptor { mut header, page } = self.tx.pop_front()?;
+        if let Some(PageSlice { frame, offset, len }) = page {
+            let start = header.len();
+            header.resize(start + usize::from(len), 0);
+            self.memory.read(frame, usize::from(offset), &mut header[start..]);
+        }
+        Some(header)
+    }
+}

@@ -1,0 +1,207 @@
+//! The processor of a simulated node: executes the program's instructions
+//! over the production page tables, and waits as the engine's guest does.
+
+use crate::failure::{Class, Failure};
+use crate::host::{Host, Surroundings};
+use crate::oracle;
+use crate::program::{Instruction, Program};
+use crate::scenario::MS;
+use addr::{Access, Gfn};
+use coherence::Progress;
+use machine::{GuestMemory, MemoryError};
+use node::guest::Streams;
+use node::view::View;
+use paging::memory::fake::VecMemory;
+
+/// Instructions in one turn of the processor.
+const TURN: usize = 8;
+/// Mean time that wanted pages are kept for an instruction, as in the image.
+const HOLD_NS: u64 = MS;
+
+/// What the processor is at.
+#[derive(Debug, Default)]
+pub struct Processor {
+    pub(crate) instruction: Option<Instruction>,
+    /// When the instruction began to wait.
+    pub(crate) since: Option<u64>,
+    ready_faults: u32,
+    pub(crate) searching: bool,
+    pub(crate) next_ns: u64,
+    streams: Streams,
+}
+
+impl Host {
+    pub(crate) fn release_held(&mut self) {
+        if let Some(cluster) = &mut self.node.cluster {
+            cluster.release_held(&mut self.memory);
+        }
+    }
+
+    /// Runs the processor for a turn.
+    pub(crate) fn run(&mut self, now: u64, at: &mut Surroundings<'_>) -> Result<(), Failure> {
+        for _ in 0..TURN {
+            if self.program.is_none() || now < self.cpu.next_ns {
+                return Ok(());
+            }
+            if self.cpu.instruction.is_none() {
+                let program = self.program.as_mut().expect("checked above");
+                self.cpu.instruction = program.fetch();
+                if self.cpu.instruction.is_none() {
+                    self.release_held(); // it halts
+                    return Ok(());
+                }
+            }
+            let Some(missing) = self.attempt(now, at)? else {
+                self.retired(now);
+                continue;
+            };
+            if !self.fault(now, missing, at)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn retired(&mut self, now: u64) {
+        if let Some(since) = self.cpu.since.take() {
+            self.slowest_ns = self.slowest_ns.max(now - since);
+        }
+        self.cpu.instruction = None;
+        self.cpu.ready_faults = 0;
+        self.cpu.next_ns = now + self.program.as_mut().map_or(0, Program::think);
+    }
+
+    /// Executes the instruction if every page is there; else the first that
+    /// is missing.
+    fn attempt(
+        &mut self,
+        now: u64,
+        at: &mut Surroundings<'_>,
+    ) -> Result<Option<(Gfn, Access)>, Failure> {
+        let instruction = self.cpu.instruction.clone().expect("there is one");
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        if cluster.take_flush() {
+            self.mmu.flush();
+        }
+        if instruction.by_machine {
+            return self.by_machine(now, &instruction, at);
+        }
+        let root = cluster.coherence().root();
+        let mut frames = Vec::new();
+        for &(gfn, access) in &instruction.touches {
+            match self.mmu.translate(&mut self.memory, root, gfn, access) {
+                Some(frame) => frames.push(frame),
+                None => return Ok(Some((gfn, access))),
+            }
+        }
+        for (&(gfn, access), &frame) in instruction.touches.iter().zip(&frames) {
+            let found = oracle::marks(&self.memory, Some(frame));
+            self.check(now, gfn, found, at)?;
+            if access == Access::Write {
+                let value = at.oracle.fresh(self.index);
+                oracle::mark(&mut self.memory, frame, value);
+                self.wrote(now, gfn, value, at);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same through the view that the machine's devices use.
+    fn by_machine(
+        &mut self,
+        now: u64,
+        instruction: &Instruction,
+        at: &mut Surroundings<'_>,
+    ) -> Result<Option<(Gfn, Access)>, Failure> {
+        for &(gfn, access) in &instruction.touches {
+            let mut found = [0; 3];
+            for (place, found) in oracle::addresses(gfn).into_iter().zip(&mut found) {
+                let mut bytes = [0; 8];
+                if let Err(e) = self.view().read(place, &mut bytes) {
+                    return Ok(Some(pending(e, gfn)?));
+                }
+                *found = u64::from_le_bytes(bytes);
+            }
+            self.check(now, gfn, found, at)?;
+            if access == Access::Write {
+                let value = at.oracle.fresh(self.index);
+                for place in oracle::addresses(gfn) {
+                    if let Err(e) = self.view().write(place, &value.to_le_bytes()) {
+                        return Ok(Some(pending(e, gfn)?));
+                    }
+                }
+                self.wrote(now, gfn, value, at);
+            }
+        }
+        Ok(None)
+    }
+
+    fn view(&mut self) -> View<'_, VecMemory> {
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        View { cluster, memory: &mut self.memory }
+    }
+
+    fn check(
+        &mut self,
+        now: u64,
+        gfn: Gfn,
+        found: [u64; 3],
+        at: &mut Surroundings<'_>,
+    ) -> Result<(), Failure> {
+        at.trace.note(now, gfn, || format!("host {} reads {:#x}", self.index, found[0]));
+        self.touched.push(gfn);
+        at.oracle.check(gfn, found, &format!("host {}", self.index))
+    }
+
+    fn wrote(&mut self, now: u64, gfn: Gfn, value: u64, at: &mut Surroundings<'_>) {
+        at.trace.note(now, gfn, || format!("host {} writes {value:#x}", self.index));
+        at.oracle.wrote(gfn, value);
+    }
+
+    /// Asks for a page; `true` if it is there.
+    fn fault(
+        &mut self,
+        now: u64,
+        (gfn, access): (Gfn, Access),
+        at: &mut Surroundings<'_>,
+    ) -> Result<bool, Failure> {
+        let first = self.cpu.since.is_none();
+        let since = *self.cpu.since.get_or_insert(now);
+        if first {
+            // Pages kept for the instruction before this one may go.
+            self.release_held();
+        }
+        let ahead = if first { self.cpu.streams.miss(gfn) } else { 0 };
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        let progress = cluster.access(&mut self.memory, gfn, access, ahead);
+        if first || progress != Progress::Pending {
+            at.trace
+                .note(now, gfn, || format!("host {} {access:?} fault: {progress:?}", self.index));
+        }
+        self.touched.push(gfn);
+        self.cpu.searching = progress == Progress::Starved && cluster.coherence().puts_open() == 0;
+        if progress == Progress::Ready {
+            self.cpu.ready_faults += 1;
+            if self.cpu.ready_faults > 1000 {
+                return Err(Failure::about(Class::Liveness, gfn, "ready, and faults again"));
+            }
+            return Ok(true);
+        }
+        self.cpu.ready_faults = 0;
+        if now - since > at.scenario.patience_ns() {
+            let what = format!("host {} waits for page {:#x}: {progress:?}", self.index, gfn.0);
+            return Err(Failure::about(Class::Liveness, gfn, what));
+        }
+        cluster.still_waiting(&mut self.memory, now, HOLD_NS);
+        Ok(false)
+    }
+}
+
+fn pending(error: MemoryError, gfn: Gfn) -> Result<(Gfn, Access), Failure> {
+    match error {
+        MemoryError::Pending { gfn, access } => Ok((gfn, access)),
+        MemoryError::NotMemory => {
+            Err(Failure::about(Class::Correctness, gfn, "RAM that is no memory"))
+        }
+    }
+}
