@@ -9,6 +9,7 @@
 
 use addr::HostPhys;
 use core::ptr::NonNull;
+use volatile::VolatilePtr;
 
 /// A physically contiguous run of memory shared with one device.
 pub struct DmaRegion {
@@ -65,37 +66,37 @@ impl DmaRegion {
         self.bus.0 + offset as u64
     }
 
-    fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
+    fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
         assert!(offset <= self.len && len <= self.len - offset, "DMA access outside the region");
         // SAFETY: `offset` is inside the allocation that `new` was promised.
-        unsafe { self.base.as_ptr().add(offset) }
+        unsafe { self.base.add(offset) }
     }
 
-    fn word<T: sealed::Word>(&self, offset: usize) -> *mut T {
-        let pointer = self.pointer(offset, size_of::<T>()).cast::<T>();
-        assert!(pointer.is_aligned(), "unaligned DMA access");
-        pointer
+    #[inline]
+    fn word<T: sealed::Word>(&self, offset: usize) -> VolatilePtr<'_, T> {
+        let place = self.place(offset, size_of::<T>()).cast::<T>();
+        assert!(place.is_aligned(), "unaligned DMA access");
+        // SAFETY: in bounds and aligned; `T` is an integer, so whatever the
+        // device writes is valid; no CPU access but through this value.
+        unsafe { VolatilePtr::new(place) }
     }
 
     /// Reads one integer that the device may have written.
     #[must_use]
     pub fn read<T: sealed::Word>(&self, offset: usize) -> T {
-        // SAFETY: `word` proved the place in bounds and aligned; `T` is an
-        // integer, so any content is valid.
-        unsafe { self.word::<T>(offset).read_volatile() }
+        self.word(offset).read()
     }
 
     /// Writes one integer that the device may read.
     pub fn write<T: sealed::Word>(&mut self, offset: usize, value: T) {
-        // SAFETY: as in `read`; `&mut self` makes it the only CPU access.
-        unsafe { self.word::<T>(offset).write_volatile(value) }
+        self.word(offset).write(value);
     }
 
     /// Bytes the device has finished writing. The caller has seen, before
     /// this call, that the device gave the place back.
     #[must_use]
     pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-        let start = self.pointer(offset, len);
+        let start = self.place(offset, len).as_ptr();
         // SAFETY: in bounds of an initialised allocation; the driver calls
         // this only for a buffer the device has given back, so nobody writes
         // to it while the borrow of `self` lasts.
@@ -104,7 +105,7 @@ impl DmaRegion {
 
     /// Copies bytes to a place the device does not own at present.
     pub fn copy_in(&mut self, offset: usize, from: &[u8]) {
-        let to = self.pointer(offset, from.len());
+        let to = self.place(offset, from.len()).as_ptr();
         // SAFETY: `to` is in bounds for `from.len()` bytes, and `from` cannot
         // overlap a region that nothing but this value refers to.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }

@@ -2,6 +2,7 @@
 //! fake device.
 
 use core::ptr::NonNull;
+use volatile::VolatilePtr;
 
 /// A device's register block. Offsets are in bytes and naturally aligned.
 pub trait Registers {
@@ -54,14 +55,16 @@ impl Mmio {
         Some(Mmio { base, len })
     }
 
-    fn place<T>(&self, offset: usize) -> *mut T {
+    #[inline]
+    fn place<T>(&self, offset: usize) -> VolatilePtr<'_, T> {
         let size = size_of::<T>();
         assert!(
             offset <= self.len && size <= self.len - offset && offset.is_multiple_of(size),
             "register outside its block"
         );
-        // SAFETY: inside the mapping that `new` was promised.
-        unsafe { self.base.as_ptr().add(offset).cast() }
+        // SAFETY: inside the live mapping that `new` was promised, and aligned;
+        // the block's accesses all come through this value.
+        unsafe { VolatilePtr::new(self.base.add(offset).cast()) }
     }
 }
 
@@ -69,13 +72,11 @@ macro_rules! access {
     ($read:ident, $write:ident, $word:ty) => {
         #[inline]
         fn $read(&self, offset: usize) -> $word {
-            // SAFETY: `place` checked bounds and alignment of a live mapping.
-            unsafe { self.place::<$word>(offset).read_volatile() }
+            self.place(offset).read()
         }
         #[inline]
         fn $write(&mut self, offset: usize, value: $word) {
-            // SAFETY: as for reads; `&mut self` orders accesses of this owner.
-            unsafe { self.place::<$word>(offset).write_volatile(value) }
+            self.place(offset).write(value);
         }
     };
 }

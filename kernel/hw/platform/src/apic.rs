@@ -7,7 +7,9 @@ use crate::address_space::map_mmio;
 use crate::clock;
 use crate::cpu::{self, msr};
 use crate::interrupts::{SPURIOUS, TIMER};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use volatile::VolatilePtr;
 
 /// Registers: byte offsets of the memory mapped page; the MSR of x2APIC is
 /// 0x800 plus a sixteenth of it.
@@ -35,28 +37,35 @@ const NMI: u32 = 0x400;
 const TSC_DEADLINE_MODE: u32 = 1 << 18;
 const DIVIDE_BY_1: u32 = 0b1011;
 
-/// Address of the memory mapped registers; 0 in x2APIC mode.
-static MMIO: AtomicU64 = AtomicU64::new(0);
+/// The memory mapped registers; null in x2APIC mode.
+static MMIO: AtomicPtr<u32> = AtomicPtr::new(ptr::null_mut());
 static STARTED: AtomicBool = AtomicBool::new(false);
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
 /// Timer ticks for a TSC tick, as a 32.32 fixed point number.
 static TICKS_PER_TSC: AtomicU64 = AtomicU64::new(0);
 
+/// A memory mapped register; `None` in x2APIC mode.
+#[inline]
+fn mapped(offset: u16) -> Option<VolatilePtr<'static, u32>> {
+    let page = NonNull::new(MMIO.load(Ordering::Relaxed))?;
+    // SAFETY: `start` mapped the page for good, and the register is in it and
+    // aligned. Only the one running processor reaches its own local APIC.
+    Some(unsafe { VolatilePtr::new(page.byte_add(usize::from(offset))) })
+}
+
 fn read(offset: u16) -> u32 {
-    match MMIO.load(Ordering::Relaxed) {
+    match mapped(offset) {
+        Some(register) => register.read(),
         // SAFETY: x2APIC mode is on and `offset` is one of its registers.
-        0 => unsafe { cpu::rdmsr(msr::X2APIC_BASE + u32::from(offset >> 4)) as u32 },
-        // SAFETY: `start` mapped the page; the register is in it.
-        base => unsafe { ((base + u64::from(offset)) as *const u32).read_volatile() },
+        None => unsafe { cpu::rdmsr(msr::X2APIC_BASE + u32::from(offset >> 4)) as u32 },
     }
 }
 
 fn write(offset: u16, value: u32) {
-    match MMIO.load(Ordering::Relaxed) {
+    match mapped(offset) {
+        Some(register) => register.write(value),
         // SAFETY: as in `read`; the values come from this module only.
-        0 => unsafe { cpu::wrmsr(msr::X2APIC_BASE + u32::from(offset >> 4), value.into()) },
-        // SAFETY: as in `read`.
-        base => unsafe { ((base + u64::from(offset)) as *mut u32).write_volatile(value) },
+        None => unsafe { cpu::wrmsr(msr::X2APIC_BASE + u32::from(offset >> 4), value.into()) },
     }
 }
 
@@ -78,9 +87,9 @@ pub(crate) fn start() {
     } else {
         // SAFETY: only the enable bit changes.
         unsafe { cpu::wrmsr(msr::APIC_BASE, base) };
-        let page = base & BASE_ADDRESS;
-        map_mmio(page, 4096).expect("the local APIC's page can be mapped");
-        MMIO.store(page, Ordering::Relaxed);
+        let page = map_mmio(base & BASE_ADDRESS, 4096);
+        let page = page.expect("the local APIC's page can be mapped");
+        MMIO.store(page.cast(), Ordering::Relaxed);
     }
     write(register::SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS));
     write(register::TASK_PRIORITY, 0);
@@ -119,13 +128,13 @@ fn start_timer() {
 #[must_use]
 pub fn id() -> u32 {
     let id = read(register::ID);
-    if MMIO.load(Ordering::Relaxed) == 0 { id } else { id >> 24 }
+    if MMIO.load(Ordering::Relaxed).is_null() { id } else { id >> 24 }
 }
 
 /// Whether the local APIC is in x2APIC mode.
 #[must_use]
 pub fn is_x2apic() -> bool {
-    STARTED.load(Ordering::Acquire) && MMIO.load(Ordering::Relaxed) == 0
+    STARTED.load(Ordering::Acquire) && MMIO.load(Ordering::Relaxed).is_null()
 }
 
 /// Ends the interrupt in service.

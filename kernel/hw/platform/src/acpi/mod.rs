@@ -1,12 +1,19 @@
 //! What the node takes from its firmware's ACPI tables.
 //!
-//! Source: ACPI Specification 6.5, chapter 5. Tables are bytes from outside:
-//! lengths are bounded, checksums checked, nothing panics. The acpi crate
-//! needs a nightly compiler (allocator_api); what a node needs are five
-//! tables and one package of AML, which [`tables`] and [`sleep`] read.
+//! Source: ACPI Specification 6.5, chapter 5. The acpi crate decodes the
+//! tables and evaluates `\_S5`. Tables are bytes from outside, which the crate
+//! trusts, so it is given checked copies only: `guard` makes them, [`tables`]
+//! and `sleep` take out what a node needs; nothing panics.
+//!
+//! The crate uses the unstable feature allocator_api: `RUSTC_BOOTSTRAP` in the
+//! workspace's `.cargo/config.toml` lets a stable compiler build this one
+//! crate with it.
 
-pub mod sleep;
+mod guard;
+mod sleep;
 pub mod tables;
+#[cfg(test)]
+mod tables_tests;
 
 use crate::address_space::map_firmware;
 use boot::pvh::Physical;
