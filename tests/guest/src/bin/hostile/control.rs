@@ -26,13 +26,14 @@ const PG: u64 = 1 << 31;
 /// Writes a control register and puts the old value back in one go, so that
 /// no code runs under the new one.
 macro_rules! flip {
-    ($register:literal, $value:expr) => {
+    ($register:literal, $value:expr) => {{
+        let value: u64 = $value;
         attempt!([
             concat!("mov {old}, ", $register),
             concat!("mov ", $register, ", {new}"),
             concat!("mov ", $register, ", {old}"),
-        ] old = out(reg) _, new = in(reg) $value)
-    };
+        ] old = out(reg) _, new = in(reg) value)
+    }};
 }
 
 /// Reads a control register.

@@ -37,9 +37,13 @@ guests::entry!(main);
 #[cfg(target_os = "none")]
 type Verdict = Result<(), &'static str>;
 
+/// A try.
+#[cfg(target_os = "none")]
+type Try = fn() -> Verdict;
+
 /// Every try and its name.
 #[cfg(target_os = "none")]
-const TRIES: [(&str, fn() -> Verdict); 24] = [
+const TRIES: [(&str, Try); 24] = [
     ("ports", ports::scan),
     ("strings", strings::string_io),
     ("msrs", msrs::scan),
