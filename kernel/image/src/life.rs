@@ -12,6 +12,9 @@ use vcpu::Vcpu;
 
 /// How long a stopping node waits for the others to hear of it.
 const STOP_NS: u64 = 2_000_000_000;
+/// How long a node that was told to stop goes on answering, should its answer
+/// be lost: several of the teller's repetitions.
+const LINGER_NS: u64 = 500_000_000;
 
 /// Looks at what the fabric says; does not return if the cluster is over.
 fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
@@ -45,7 +48,7 @@ fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
                     );
                 }
                 // Answer those that have not heard of it.
-                drain(link);
+                drain(link, LINGER_NS);
                 ending::summarise(&link.node);
                 ending::follow(reason);
             }
@@ -78,7 +81,7 @@ fn lost(link: &mut Link, node: addr::NodeId, epoch: u64, masters: u32) -> ! {
     );
     ending::fatal(Class::NodeLost, format_args!("{text}"), &fields);
     tell(link, StopReason::Fatal(Class::NodeLost.code()));
-    drain(link);
+    drain(link, STOP_NS);
     ending::summarise(&link.node);
     ending::off()
 }
@@ -87,7 +90,7 @@ fn lost(link: &mut Link, node: addr::NodeId, epoch: u64, masters: u32) -> ! {
 pub(crate) fn stop(link: &mut Link, class: Class, text: &str) -> ! {
     ending::fatal(class, format_args!("{text}"), "");
     tell(link, StopReason::Fatal(class.code()));
-    drain(link);
+    drain(link, STOP_NS);
     ending::summarise(&link.node);
     ending::off()
 }
@@ -98,9 +101,10 @@ fn tell(link: &mut Link, reason: StopReason) {
     link.node.fabric_mut().stop(now_ns, reason);
 }
 
-/// Goes on with the fabric until every peer has heard that it is over.
-fn drain(link: &mut Link) {
-    let end = clock::now_tsc() + clock::ns_to_tsc(STOP_NS);
+/// Goes on with the fabric until every peer has heard that it is over, at
+/// most `limit_ns`.
+fn drain(link: &mut Link, limit_ns: u64) {
+    let end = clock::now_tsc() + clock::ns_to_tsc(limit_ns);
     while clock::now_tsc() < end {
         link.pump(None);
         while let Some(happened) = link.event(None) {
@@ -200,7 +204,7 @@ fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) 
     }
     let reason = if end == End::Reset { StopReason::Reset } else { StopReason::PowerOff };
     tell(link, reason);
-    drain(link);
+    drain(link, STOP_NS);
     ending::summarise(&link.node);
     ending::follow(reason)
 }
