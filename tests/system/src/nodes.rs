@@ -43,7 +43,7 @@ impl Nodes {
             log_dir: Some(logs.path().to_owned()),
             overrides: Default::default(),
         };
-        Nodes { config, kill: None, limit: Duration::from_secs(90), logs }
+        Nodes { config, kill: None, limit: Duration::from_secs(180), logs }
     }
 
     /// Sets the time limit.
