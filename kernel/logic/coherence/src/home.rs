@@ -109,10 +109,7 @@ impl Coherence {
             let easy = !entry.busy
                 && match entry.holding {
                     Holding::Dormant => false,
-                    Holding::Exclusive(owner) => owner != message.party,
-                    Holding::Shared(owner, _) => {
-                        owner != message.party && message.kind == Kind::GetShared
-                    }
+                    Holding::Exclusive(owner) | Holding::Shared(owner, _) => owner != message.party,
                 };
             if easy {
                 self.get_one(env, one)?;
