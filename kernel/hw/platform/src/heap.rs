@@ -1,7 +1,7 @@
 //! The heap: for start-up and rare paths, never for the path of a fault.
 //!
 //! First fit in one contiguous range taken from [`crate::memory::BootMemory`].
-//! Its size is decided once: [`default_bytes`] is 2 MiB and 1/4096 of RAM, at
+//! Its size is decided once: [`default_bytes`] is 2 MiB and 1/8192 of RAM, at
 //! most 1 GiB; a caller that keeps more tables in it asks for more. Pages of
 //! it that are never used are never touched.
 
@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Heap size for a node with this much RAM; a multiple of 4 KiB.
 #[must_use]
 pub const fn default_bytes(ram_bytes: u64) -> u64 {
-    let bytes = BASE_BYTES + ram_bytes / 4096;
+    let bytes = BASE_BYTES + ram_bytes / 8192;
     (if bytes > MAX_BYTES { MAX_BYTES } else { bytes }) & !4095
 }
 
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(default_bytes(512 << 20), (2 << 20) + (128 << 10));
+        assert_eq!(default_bytes(512 << 20), (2 << 20) + (64 << 10));
         assert_eq!(default_bytes(1 << 45), 1 << 30);
         assert_eq!(default_bytes(12345) % 4096, 0);
     }

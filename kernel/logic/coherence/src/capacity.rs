@@ -34,10 +34,10 @@ impl Limits {
         // A table has 512 entries: nested tables for the pages held, directory
         // tables for the pages this node is home to, and the upper levels.
         let elsewhere = cluster_frames.saturating_sub(frames) / RUN_PAGES;
-        let nested = frames / RUN_PAGES + if runs_guest { elsewhere } else { elsewhere / 8 };
+        let nested = frames / RUN_PAGES + if runs_guest { elsewhere } else { elsewhere / 16 };
         let upper = 16 + cluster_frames / (RUN_PAGES * RUN_PAGES);
         let table_frames = nested + frames / RUN_PAGES + upper;
-        let reserve = (frames / 256).clamp(192, 8192);
+        let reserve = (frames / 256).clamp(192, 4096);
         Limits { table_frames, reserve, open_max: 64, puts_max: 32 }
     }
 
