@@ -8,7 +8,8 @@
 //! Control messages share the fabric with coherence and are told apart by
 //! their first byte, which no coherence message uses.
 
-use super::cluster::{Cluster, Outbox};
+use super::cluster::Cluster;
+use super::outbox::Outbox;
 use addr::{Access, Gfn, NodeId};
 use coherence::Progress;
 use paging::HostMemory;

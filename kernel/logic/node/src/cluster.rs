@@ -6,11 +6,11 @@
 
 use super::actor::{Actor, Control};
 use super::hold::Hold;
-use addr::{Access, Frame, Gfn, NodeId, PageBytes};
-use alloc::collections::VecDeque;
+use super::outbox::Outbox;
+use addr::{Access, Gfn, NodeId, PageBytes};
 use alloc::vec::Vec;
-use coherence::{Class, Coherence, Env, Limits, Message, Output, Progress, Violation};
-use fabric::{Fabric, Member, Membership, Outgoing, SendError, Sink, Status};
+use coherence::{Coherence, Env, Limits, Message, Progress, Violation};
+use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
@@ -24,39 +24,6 @@ pub enum Fatal {
     Unreadable(NodeId),
     /// The fabric refused a message that fits by design.
     Send(NodeId, SendError),
-}
-
-/// What coherence sends, and what it may know of the other nodes.
-#[derive(Clone, Debug)]
-pub(crate) struct Outbox {
-    messages: VecDeque<Outgoing>,
-    rooms: Vec<u32>,
-    flush_owed: bool,
-}
-
-impl Output for Outbox {
-    fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>) {
-        let channel = match message.kind.class() {
-            Class::Request => Channel::Request,
-            Class::Forward => Channel::Forward,
-            Class::Response => Channel::Response,
-        };
-        self.messages.push_back(Outgoing { to, channel, body: message.to_bytes(), page });
-    }
-
-    fn free_frames(&self, node: NodeId) -> u64 {
-        u64::from(self.rooms[node.index()])
-    }
-
-    fn flush(&mut self) {
-        self.flush_owed = true;
-    }
-}
-
-impl Outbox {
-    pub(crate) fn control(&mut self, to: NodeId, channel: Channel, control: Control) {
-        self.messages.push_back(Outgoing { to, channel, body: control.to_bytes(), page: None });
-    }
 }
 
 /// One node of a formed cluster.
@@ -125,11 +92,7 @@ impl Cluster {
         let limits = limits(&membership.members[me.index()]);
         let nodes = membership.members.len();
         let coherence = Coherence::new(me, layout, limits, format, pool, memory);
-        let outbox = Outbox {
-            messages: VecDeque::with_capacity(1024),
-            rooms: alloc::vec![0; nodes],
-            flush_owed: false,
-        };
+        let outbox = Outbox::new(nodes);
         Ok(Cluster {
             me,
             coherence,
@@ -205,21 +168,8 @@ impl Cluster {
         while let Some(frame) = fabric.poll_released() {
             self.coherence.released(frame);
         }
-        while let Some(&message) = self.outbox.messages.front() {
-            match fabric.send(now_ns, message) {
-                Ok(()) => {
-                    self.outbox.messages.pop_front();
-                }
-                Err(SendError::Full) => break,
-                // The cluster is ending; nothing more will be answered.
-                Err(SendError::Stopped | SendError::NoSuchPeer) => {
-                    self.outbox.messages.clear();
-                }
-                Err(error @ SendError::NotFormed) => {
-                    self.fail(Fatal::Send(message.to, error));
-                    break;
-                }
-            }
+        if let Err((to, error)) = self.outbox.flush_to(fabric, now_ns) {
+            self.fail(Fatal::Send(to, error));
         }
         let status = Status {
             free_frames: u32::try_from(self.coherence.room()).unwrap_or(u32::MAX),
@@ -245,6 +195,10 @@ impl Cluster {
         access: Access,
         ahead: u16,
     ) -> Progress {
+        if self.outbox.is_congested() {
+            // Acknowledgements will come, and with them the next try.
+            return Progress::Pending;
+        }
         let mut env = Env { memory, out: &mut self.outbox };
         match self.coherence.access(&mut env, gfn, access, ahead) {
             Ok(progress) => progress,

@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod guest;
 pub mod histogram;
 mod hold;
+mod outbox;
 pub mod report;
 pub mod settings;
 pub mod stages;

@@ -1,0 +1,151 @@
+//! What coherence sends, until the fabric takes it.
+//!
+//! The fabric takes a message at once unless its queue for that peer and
+//! channel is full. Each channel waits for itself: a response never stands
+//! behind a request, or the classes of the protocol would mean nothing.
+
+use super::actor::Control;
+use addr::{Frame, NodeId};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use coherence::{Class, Message, Output};
+use core::array;
+use fabric::{Fabric, Outgoing, SendError};
+use wire::Channel;
+
+/// Room for messages of one channel before anything is allocated.
+const ROOM: usize = 1024;
+/// Messages of one channel that wait before the node opens no more fetches.
+const CONGESTED: usize = ROOM / 4;
+
+/// What waits to be sent, and what coherence may know of the other nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    queues: [VecDeque<Outgoing>; Channel::COUNT],
+    pub(crate) rooms: Vec<u32>,
+    pub(crate) flush_owed: bool,
+}
+
+impl Output for Outbox {
+    fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>) {
+        let channel = match message.kind.class() {
+            Class::Request => Channel::Request,
+            Class::Forward => Channel::Forward,
+            Class::Response => Channel::Response,
+        };
+        self.push(Outgoing { to, channel, body: message.to_bytes(), page });
+    }
+
+    fn free_frames(&self, node: NodeId) -> u64 {
+        u64::from(self.rooms[node.index()])
+    }
+
+    fn flush(&mut self) {
+        self.flush_owed = true;
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(nodes: usize) -> Outbox {
+        Outbox {
+            queues: array::from_fn(|_| VecDeque::with_capacity(ROOM)),
+            rooms: alloc::vec![0; nodes],
+            flush_owed: false,
+        }
+    }
+
+    fn push(&mut self, message: Outgoing) {
+        self.queues[message.channel.index()].push_back(message);
+    }
+
+    pub(crate) fn control(&mut self, to: NodeId, channel: Channel, control: Control) {
+        self.push(Outgoing { to, channel, body: control.to_bytes(), page: None });
+    }
+
+    /// Whether so much waits that this node should ask for nothing new: each
+    /// fetch it ends leaves a message here.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.queues.iter().any(|q| q.len() >= CONGESTED)
+    }
+
+    /// Hands the fabric what it takes now.
+    pub(crate) fn flush_to(
+        &mut self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+    ) -> Result<(), (NodeId, SendError)> {
+        for channel in Channel::BY_URGENCY {
+            let queue = &mut self.queues[channel.index()];
+            while let Some(&message) = queue.front() {
+                match fabric.send(now_ns, message) {
+                    Ok(()) => {
+                        queue.pop_front();
+                    }
+                    Err(SendError::Full) => break,
+                    // The cluster is ending; nothing more will be answered.
+                    Err(SendError::Stopped | SendError::NoSuchPeer) => queue.clear(),
+                    Err(error @ SendError::NotFormed) => return Err((message.to, error)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use addr::Gfn;
+    use coherence::Kind;
+    use fabric::Config;
+
+    const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    struct Nobody;
+    impl fabric::Sink for Nobody {
+        fn deliver(
+            &mut self,
+            _: NodeId,
+            _: Channel,
+            _: &[u8; wire::BODY_BYTES],
+            _: Option<&addr::PageBytes>,
+        ) {
+        }
+    }
+
+    /// Two fabrics that have formed over a perfect link.
+    fn pair() -> [Fabric; 2] {
+        let config = |mac, life| Config { queue: 4, ..Config::new(mac, 1, 1, life, 2) };
+        let mut pair = [Fabric::new(config(A, 1), 0), Fabric::new(config(B, 2), 0)];
+        let mut now = 0;
+        while pair.iter().any(|f| f.membership().is_none()) {
+            now += 1_000_000;
+            assert!(now < 10_000_000_000, "they never form");
+            for (from, to) in [(0, 1), (1, 0)] {
+                pair[from].handle_timeout(now);
+                let mut frame = [0; 2048];
+                while let Some(t) = pair[from].poll_transmit(now, &mut frame) {
+                    pair[to].handle_frame(now, &frame[..t.header_len], &mut Nobody);
+                }
+            }
+        }
+        pair
+    }
+
+    #[test]
+    fn a_full_request_queue_keeps_no_response_waiting() {
+        let [mut fabric, _] = pair();
+        let peer = NodeId(1 - fabric.membership().unwrap().me.0);
+        let mut outbox = Outbox::new(2);
+        let message = |kind| Message::new(kind, Gfn(1), peer);
+        for _ in 0..CONGESTED + 100 {
+            outbox.send(peer, message(Kind::GetShared), None);
+        }
+        outbox.send(peer, message(Kind::Done), None);
+        assert!(outbox.is_congested());
+        assert_eq!(outbox.flush_to(&mut fabric, 0), Ok(()));
+        assert!(outbox.queues[Channel::Response.index()].is_empty());
+        assert_eq!(outbox.queues[Channel::Request.index()].len(), CONGESTED + 96);
+    }
+}
