@@ -14,7 +14,7 @@ impl Random {
     }
 }
 
-const STEPS: u64 = 200_000;
+const STEPS: u64 = if cfg!(miri) { 500 } else { 200_000 };
 
 #[test]
 fn pic_keeps_its_promises() {

@@ -1,4 +1,8 @@
 //! Discovery, refusals, loss of peers, stop.
+//!
+//! Whole clusters over virtual minutes: too long for an interpreter. What Miri
+//! can look at, frames and hostile bytes, is in `hostile.rs`.
+#![cfg(not(miri))]
 
 mod common;
 use addr::NodeId;

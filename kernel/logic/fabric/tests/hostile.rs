@@ -6,6 +6,7 @@ use fabric::{Channel, Config, Drop, Fabric};
 use wire::{DataWriter, Header, Kind, Link, Message};
 
 #[test]
+#[cfg_attr(miri, ignore = "needs many messages to meet every reason")]
 fn random_bytes_and_flipped_bits() {
     let mut sim = Sim::cluster(1, FAIR, 3, 1500);
     let mut rng = Rng(5);
@@ -52,14 +53,14 @@ fn random_bytes_and_flipped_bits() {
 #[test]
 fn a_lying_peer_breaks_nothing() {
     let mut rng = Rng(9);
-    for round in 0..20 {
+    for round in 0..if cfg!(miri) { 1 } else { 20 } {
         let mut sim = Sim::cluster(100 + round, STORM, 2, if round % 2 == 0 { 1500 } else { 9000 });
         let (mut inbox, now) = (Swallow, sim.now);
         for id in 0..50 {
             sim.send(0, addr::NodeId(1), Channel::Response, id, id % 2 == 0).unwrap();
         }
         let epoch = sim.nodes[0].fabric.membership().unwrap().epoch;
-        for _ in 0..500 {
+        for _ in 0..if cfg!(miri) { 30 } else { 500 } {
             let frame = lie(&mut rng, &sim.nodes[0].config, &sim.nodes[1].config, epoch);
             let victim = &mut sim.nodes[0].fabric;
             victim.handle_frame(now, &frame, &mut inbox);
@@ -144,7 +145,7 @@ fn frames_of_another_epoch_are_stale() {
 fn a_flood_of_strangers_is_bounded() {
     let mut fabric = Fabric::new(config(0, 3), 0);
     let mut other = 1;
-    for now in 0..20_000u64 {
+    for now in 0..if cfg!(miri) { 300 } else { 20_000u64 } {
         other += 1;
         let mut stranger = Fabric::new(Config { mac: common::mac(other), ..config(1, 3) }, 0);
         let mut header = [0; 256];

@@ -1,4 +1,8 @@
 //! Exactly-once delivery, page release, credits, idleness.
+//!
+//! Whole clusters over virtual minutes: too long for an interpreter. What Miri
+//! can look at, frames and hostile bytes, is in `hostile.rs`.
+#![cfg(not(miri))]
 
 mod common;
 use addr::{Frame, NodeId};

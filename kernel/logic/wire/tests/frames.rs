@@ -157,7 +157,7 @@ fn padding_is_ignored() {
 #[test]
 fn every_truncation_is_short() {
     for frame in samples() {
-        for len in 0..frame.len() {
+        for len in (0..frame.len()).step_by(if cfg!(miri) { 397 } else { 1 }) {
             let error = Packet::parse(&frame[..len]).unwrap_err();
             let foreign = len < 14;
             assert_eq!(error, if foreign { WireError::Foreign } else { WireError::Short });
@@ -169,7 +169,7 @@ fn every_truncation_is_short() {
 fn every_flipped_header_bit_is_noticed() {
     for frame in samples() {
         let payload = usize::from(Packet::parse(&frame).unwrap().header.payload);
-        for bit in 0..(frame.len() - payload) * 8 {
+        for bit in (0..(frame.len() - payload) * 8).step_by(if cfg!(miri) { 997 } else { 1 }) {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Packet::parse(&bad).is_err(), "kind {} bit {bit}", frame[15]);
@@ -188,7 +188,7 @@ fn sealed_nonsense_never_panics() {
         state
     };
     let mut read = 0;
-    for round in 0..60_000 {
+    for round in 0..if cfg!(miri) { 60 } else { 60_000 } {
         let words = 6 + random() % 24;
         let mut frame: Vec<u8> = (0..words).flat_map(|_| random().to_le_bytes()).collect();
         frame[12..16].copy_from_slice(&[0x88, 0xB5, 1, (round % 14) as u8]);
@@ -215,7 +215,7 @@ fn sealed_nonsense_never_panics() {
             }
         }
     }
-    assert!(read > 100, "{read}");
+    assert!(cfg!(miri) || read > 100, "{read}");
 }
 
 #[test]

@@ -173,10 +173,11 @@ fn other_files_are_refused() {
 #[test]
 fn cut_and_twisted_files_never_panic() {
     for file in [bzimage(), elf(2 * MIB)] {
-        for len in (0..file.len().min(0x300)).chain([file.len() - 1]) {
+        let step = if cfg!(miri) { 61 } else { 1 };
+        for len in (0..file.len().min(0x300)).step_by(step).chain([file.len() - 1]) {
             let _ = load(&file[..len], &[], "");
         }
-        for at in 0..file.len().min(0x280) {
+        for at in (0..file.len().min(0x280)).step_by(step) {
             for value in [0x00, 0x7F, 0x80, 0xFF] {
                 let mut twisted = file.clone();
                 twisted[at] = value;

@@ -4,7 +4,7 @@ use crate::memory::fake::VecMemory;
 fn setup() -> (PageTable, FramePool, VecMemory) {
     let mut memory = VecMemory::new(2048);
     let mut pool = FramePool::new();
-    pool.add(Frame(1), Frame(2048));
+    pool.add(Frame(1), Frame(if cfg!(miri) { 1024 } else { 2048 }));
     let table = PageTable::new(Format::NPT, &mut pool, &mut memory).unwrap();
     (table, pool, memory)
 }
