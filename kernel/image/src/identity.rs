@@ -8,6 +8,20 @@ use platform::{clock, cpu, rtc};
 /// Receive descriptors of the NIC drivers' rings.
 const RING: u16 = 256;
 
+/// Least retransmission time-out. An emulated node is off its processor for
+/// longer than a round trip takes; a copy sent too early only adds to the load.
+const RTO_MIN_NS: u64 = 20_000_000;
+
+/// Displays a MAC address the usual way.
+pub(crate) struct Mac(pub(crate) [u8; 6]);
+
+impl core::fmt::Display for Mac {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// The fabric's configuration: what the command line says, what the NIC can,
 /// what the node lends.
 pub(crate) fn configure(
@@ -28,6 +42,7 @@ pub(crate) fn configure(
     config.join_timeout_ns = settings.join_timeout_s * 1_000_000_000;
     config.dead_after_ns = settings.dead_ms * 1_000_000;
     config.ring = RING;
+    config.rto_min_ns = RTO_MIN_NS;
     config
 }
 

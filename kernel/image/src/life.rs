@@ -3,6 +3,7 @@
 
 use crate::consoles::Consoles;
 use crate::ending::{self, Class};
+use crate::identity::Mac;
 use crate::link::Link;
 use fabric::{Event, StopReason};
 use node::{End, Guest, Step};
@@ -33,9 +34,9 @@ fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
             Event::Refused { by, reason } => {
                 let (class, text) = ending::refusal(reason);
                 if link.node.fabric().membership().is_none() {
-                    ending::give_up(class, format_args!("{text} (the other is {by:02x?})"));
+                    ending::give_up(class, format_args!("{text} (the other is {})", Mac(by)));
                 }
-                log::warn!("a node was refused: {reason:?} {by:02x?}");
+                log::warn!("a node was refused: {reason:?}, {}", Mac(by));
             }
             Event::PeerLost { node, epoch, status, .. } => lost(link, node, epoch, status.masters),
             Event::Stopped { by, reason } => {

@@ -155,7 +155,10 @@ fn describe(info: &BootInfo, platform: &Platform) {
             d.has_msix()
         );
     }
-    let (memory, fixed) = (platform.ram_bytes, platform.ram_bytes.saturating_sub(free_bytes));
+    // The modules' memory is lent as well, once the guest is loaded.
+    let lent_later: u64 = platform.modules.regions().iter().map(|r| r.count() << 12).sum();
+    let memory = platform.ram_bytes;
+    let fixed = memory.saturating_sub(free_bytes + lent_later);
     report::event(
         "up",
         format_args!(
