@@ -161,6 +161,7 @@ fn dsdt_names_its_devices() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of processors in AML take an interpreter minutes")]
 fn large_clusters_fit_or_are_refused() {
     let layout = Layout::new(&vec![GIB; 64]).unwrap();
     let many = cpus(64, 16);

@@ -103,8 +103,9 @@ mod tests {
 
     #[test]
     fn all_days_round_trip() {
-        let mut last = Date::from_unix(-EPOCH * DAY).weekday;
-        for day in -EPOCH + 1..LAST / DAY {
+        let first = if cfg!(miri) { LAST / DAY - 800 } else { -EPOCH };
+        let mut last = Date::from_unix(first * DAY).weekday;
+        for day in first + 1..LAST / DAY {
             let date = Date::from_unix(day * DAY + 4711);
             assert_eq!(date.to_unix(), day * DAY + 4711);
             assert_eq!(date.weekday, last % 7 + 1);
