@@ -211,6 +211,13 @@ fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
     Ok(())
 }
 
+/// How long a node polls before it halts. Nodes that have a processor of the
+/// host each may well poll; more of them would keep each other from running.
+fn spin_us(nodes: u32) -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    if nodes as usize <= processors { 2000 } else { 50 }
+}
+
 /// A number that tells this cluster from every other.
 fn random_id() -> u64 {
     fastrand::u64(1..)
@@ -311,11 +318,12 @@ impl Starting<'_> {
             return config.append.clone();
         }
         let mut line = format!(
-            "nodes={} cluster={:016x} join_timeout={} nic=auto mtu={}",
+            "nodes={} cluster={:016x} join_timeout={} nic=auto mtu={} spin_us={}",
             config.nodes,
             self.cluster_id,
             config.join_timeout.as_secs(),
-            config.recipe.mtu
+            config.recipe.mtu,
+            spin_us(config.nodes)
         );
         let lead = if self.voice.node == 0 { "lead" } else { "" };
         let own = self.changes.append.as_deref().unwrap_or_default();

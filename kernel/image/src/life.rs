@@ -151,11 +151,13 @@ pub(crate) fn lead(
     loop {
         let any = link.pump(Some(guest));
         watch(link, Some(guest));
-        consoles.pump(&mut guest.machine);
-        if any && blocked_since != 0 {
+        if blocked_since == 0 {
+            // The guest has run since: its devices may have changed.
+            consoles.pump(&mut guest.machine);
+            link.set_timer(guest.deadline());
+        } else if any {
             link.quiet();
         }
-        link.set_timer(guest.deadline());
         let mut memory = link.memory;
         match link.node.run_guest(guest, vcpu, &mut memory, clock::now_tsc) {
             Step::Ran => blocked_since = 0,
