@@ -3,7 +3,7 @@
 //! One ELF image serves two ways to boot: the PVH note (QEMU's `-kernel`) and
 //! the Multiboot2 header (GRUB on BIOS or UEFI, disk, network or USB). Both
 //! enter `entry.s` in 32-bit protected mode, which builds temporary page
-//! tables and calls into [`entry`] in long mode. What firmware or loader said
+//! tables and calls into `entry` in long mode. What firmware or loader said
 //! is parsed into one [`BootInfo`], the only type that this crate and the
 //! kernel share, and handed to the kernel's `pangaea_main`.
 //!

@@ -1,6 +1,6 @@
 //! CPU, memory, interrupts, clock, serial, ACPI and PCI of a node.
 //!
-//! [`start`] takes the machine over from the boot code in one go: own page
+//! `start` takes the machine over from the boot code in one go: own page
 //! tables, descriptor tables, heap, clock, interrupt controllers, PCI. What
 //! follows is used through free functions, because there is one of each in a
 //! node: [`clock`], [`interrupts`], [`pci::devices`], [`power`]. RAM is

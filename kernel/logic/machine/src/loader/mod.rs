@@ -1,8 +1,8 @@
 //! Puts an operating system into a machine that has not started.
 //!
-//! Two kinds of images: Linux by its 64-bit boot protocol ([`bzimage`]; Linux
+//! Two kinds of images: Linux by its 64-bit boot protocol (`bzimage`; Linux
 //! Documentation/arch/x86/boot.rst) and plain 64-bit ELF executables
-//! ([`elf`]), which are entered the same way. [`Plan::new`] checks everything
+//! (`elf`), which are entered the same way. [`Plan::new`] checks everything
 //! and decides where all goes; [`Plan::write`] then copies, and can be called
 //! again after a page was Pending; [`Plan::enter`] sets the registers.
 //!
