@@ -2,7 +2,7 @@
 
 use crate::cli::TestArgs;
 use crate::compile::{self, Toolchain, workspace};
-use crate::doctor::{IMAGE_NEEDS, TEST_NEEDS};
+use crate::doctor::{EMULATOR, IMAGE_NEEDS, TEST_NEEDS};
 use crate::guest::Guest;
 use crate::progress::Progress;
 use crate::system;
@@ -140,6 +140,7 @@ fn miri(packages: &[String], progress: &Progress) -> Result<Outcome> {
 
 /// Boots whole clusters.
 fn system_tests(progress: &Progress) -> Result<Outcome> {
+    system::ensure(&EMULATOR, progress)?;
     system::ensure(&IMAGE_NEEDS, progress)?;
     system::ensure(&TEST_NEEDS, progress)?;
     compile::node_image(progress)?;

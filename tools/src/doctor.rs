@@ -8,7 +8,7 @@ use anyhow::Result;
 use runner::Recipe;
 
 /// The emulator.
-const EMULATOR: [Need; 1] = [Need {
+pub(crate) const EMULATOR: [Need; 1] = [Need {
     name: "qemu-system-x86_64",
     probe: Probe::Program("qemu-system-x86_64"),
     package: "qemu-system-x86",
