@@ -331,5 +331,6 @@ impl Machine {
     }
 }
 
-#[cfg(test)]
+// Most of them decode an instruction; see `emulate`.
+#[cfg(all(test, not(miri)))]
 mod tests;

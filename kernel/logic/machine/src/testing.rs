@@ -1,6 +1,8 @@
 //! What the tests of this crate share: RAM of which every page is Pending
 //! first, a machine, and a processor to bring exits from.
 
+#![cfg_attr(miri, allow(dead_code, reason = "Miri skips the tests that decode instructions"))]
+
 use crate::{Config, CpuPlace, GuestMemory, Machine, MemoryError, Outcome};
 use addr::{Access, Gfn, GuestPhys, NodeId};
 use alloc::vec;

@@ -130,7 +130,7 @@ fn a_scan_of_all_msrs_is_harmless() {
 fn a_scan_of_all_ports_is_harmless() {
     let mut g = Guest::new(false);
     g.prepare();
-    for port in (0..=u16::MAX).step_by(if cfg!(miri) { 509 } else { 1 }) {
+    for port in 0..=u16::MAX {
         for size in [1, 2, 4] {
             for input in [true, false] {
                 g.vcpu.registers.rip = CODE;

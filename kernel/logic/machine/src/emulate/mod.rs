@@ -220,5 +220,6 @@ impl Machine {
     }
 }
 
-#[cfg(test)]
+// The decoder builds its tables at first use, which takes an interpreter minutes.
+#[cfg(all(test, not(miri)))]
 mod tests;

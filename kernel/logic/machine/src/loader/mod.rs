@@ -268,5 +268,6 @@ fn place_initrd(initrd: &[u8], image: &Image<'_>, room: Room) -> Result<u64, Loa
     if start < lowest { Err(too_large) } else { Ok(start) }
 }
 
-#[cfg(test)]
+// Files of megabytes, byte by byte: too long for an interpreter.
+#[cfg(all(test, not(miri)))]
 mod tests;
