@@ -38,6 +38,7 @@ pub(crate) fn configure(
     config.mtu = mtu;
     config.has_payload = has_payload;
     config.lead = settings.lead;
+    config.needs_payload = true;
     config.pages = frames / addr::RUN_PAGES * addr::RUN_PAGES;
     config.join_timeout_ns = settings.join_timeout_s * 1_000_000_000;
     config.dead_after_ns = settings.dead_ms * 1_000_000;

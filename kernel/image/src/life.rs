@@ -24,6 +24,13 @@ fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
             Event::NodeJoined { known, of } => {
                 event("joined", format_args!("\"nodes\":{known},\"of\":{of}"));
             }
+            Event::JoinTimeout { present, of } if present == of => ending::give_up(
+                Class::JoinTimeout,
+                format_args!(
+                    "all {of} nodes are here, but none has the guest's kernel: boot one of them \
+                     with a payload"
+                ),
+            ),
             Event::JoinTimeout { present, of } => ending::give_up(
                 Class::JoinTimeout,
                 format_args!(

@@ -22,6 +22,8 @@ pub struct Config {
     pub has_payload: bool,
     /// Must lead.
     pub lead: bool,
+    /// Only a node with the guest's kernel, or one told to lead, may lead.
+    pub needs_payload: bool,
     /// Pages it contributes, a multiple of 512.
     pub pages: u64,
     /// Processors it contributes.
@@ -66,6 +68,7 @@ impl Config {
             nodes,
             has_payload: false,
             lead: false,
+            needs_payload: false,
             pages: 512,
             cpus: 1,
             join_timeout_ns: 0,

@@ -32,6 +32,11 @@ fn sound(e: &Entry) -> bool {
         && e.pages.is_multiple_of(addr::RUN_PAGES)
 }
 
+/// Whether a node may lead at all.
+fn may_lead(e: &Entry, io: &Io) -> bool {
+    !io.config.needs_payload || e.lead || e.has_payload
+}
+
 /// Who should rather lead comes first.
 fn rank(a: &Entry, b: &Entry) -> Ordering {
     let key = |e: &Entry| (!e.lead, !e.has_payload, e.mac);
@@ -216,7 +221,21 @@ impl Forming {
                 self.candidates[at] = fresh; // it has restarted
                 self.withdraw();
             }
-            Err(_) if self.known() == io.config.nodes => return Err(Drop::Unexpected),
+            Err(_) if self.known() == io.config.nodes => {
+                // Without a leader the others cannot form: one makes way for it.
+                let led = may_lead(&self.me, io)
+                    || self.candidates.iter().any(|c| may_lead(&c.entry, io));
+                if led || !may_lead(&entry, io) {
+                    return Err(Drop::Unexpected);
+                }
+                let last =
+                    self.candidates.iter().enumerate().max_by(|a, b| rank(&a.1.entry, &b.1.entry));
+                let Some((at, _)) = last else { return Err(Drop::Unexpected) };
+                self.candidates.remove(at);
+                self.withdraw();
+                let at = self.find(entry.mac).expect_err("not among them");
+                self.candidates.insert(at, fresh);
+            }
             Err(at) => {
                 self.candidates.insert(at, fresh);
                 let (known, of) = (self.known(), io.config.nodes);

@@ -183,6 +183,29 @@ fn an_extra_node_is_refused() {
     }
 }
 
+/// Nodes that cannot lead wait for one that can, even if they are enough
+/// without it; it takes the place of one of them.
+#[test]
+fn no_cluster_forms_without_a_payload() {
+    for seed in 0..20 {
+        let able = |n: usize| Config { needs_payload: true, has_payload: n == 2, ..config(n, 2) };
+        let mut sim = Sim::new(seed, FAIR, vec![able(0), able(1)]);
+        sim.run(1_000 * MS);
+        assert!(sim.nodes.iter().all(|n| n.fabric.membership().is_none()));
+        sim.boot(able(2));
+        let inside = |s: &Sim, n: usize| s.nodes[n].fabric.membership().is_some();
+        sim.until(2_000 * MS, |s| inside(s, 2) && (inside(s, 0) || inside(s, 1)));
+        let membership = sim.nodes[2].fabric.membership().unwrap();
+        assert_eq!(membership.members[0].mac, mac(2));
+        let extra = usize::from(inside(&sim, 0));
+        sim.until(2_000 * MS, |s| {
+            let full =
+                |e: &Event| matches!(e, Event::Refused { reason: RefuseReason::ClusterFull, .. });
+            s.nodes[extra].events.iter().any(full)
+        });
+    }
+}
+
 #[test]
 fn mismatches_are_reported_on_both_sides() {
     let two = |change: &dyn Fn(&mut Config, &mut Config)| {

@@ -1,5 +1,6 @@
 //! Proposal, consent and commit.
 
+use super::may_lead;
 use super::{Forming, Phase, rank, sound};
 use crate::Drop;
 use crate::io::{Control, Io};
@@ -11,7 +12,8 @@ impl Forming {
     pub(super) fn try_propose(&mut self, io: &mut Io) {
         let best = self.candidates.iter().all(|c| rank(&self.me, &c.entry) == Ordering::Less);
         let seeking = self.phase == Phase::Seeking && io.now_ns >= self.double_until_ns;
-        if !best || !seeking || self.known() != io.config.nodes {
+        let all = self.known() == io.config.nodes;
+        if !best || !seeking || !all || !may_lead(&self.me, io) {
             return;
         }
         self.attempts += 1;
