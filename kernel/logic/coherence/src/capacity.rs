@@ -8,7 +8,7 @@
 //! the sum of frames less reserves, because the guest has no more memory than
 //! that ([`Limits::contribution`]).
 
-use super::{Coherence, Env, Kind, Message, Open, Output, Violation};
+use super::{Coherence, Env, Event, Kind, Message, Open, Output, Violation};
 use addr::{Frame, Gfn, NodeId, PageBytes, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
@@ -23,6 +23,9 @@ pub struct Limits {
     pub open_max: usize,
     /// Most evictions open at once.
     pub puts_max: usize,
+    /// Done messages of one node that may be on their way at once: what the
+    /// transport takes from it before the caller stops opening fetches.
+    pub dones_max: usize,
 }
 
 impl Limits {
@@ -38,7 +41,7 @@ impl Limits {
         let upper = 16 + cluster_frames / (RUN_PAGES * RUN_PAGES);
         let table_frames = nested + frames / RUN_PAGES + upper;
         let reserve = (frames / 256).clamp(192, 4096);
-        Limits { table_frames, reserve, open_max: 64, puts_max: 32 }
+        Limits { table_frames, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
     }
 
     /// Pages that a node with `frames` frames adds to the guest's memory: a
@@ -60,7 +63,7 @@ const SCAN_BUDGET: usize = 64;
 
 /// How far an eviction has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+pub(crate) enum Phase {
     /// The page is still here, read-only.
     Asked,
     /// The page was sent to a target; the frame is kept until the home's word.
@@ -72,12 +75,12 @@ enum Phase {
 /// An open eviction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Put {
-    phase: Phase,
+    pub(crate) phase: Phase,
     /// The page as it was sent.
-    entry: Entry,
-    zero: bool,
+    pub(crate) entry: Entry,
+    pub(crate) zero: bool,
     /// The home's number of a grant that covered the page meanwhile.
-    granted: Option<u32>,
+    pub(crate) granted: Option<u32>,
 }
 
 impl Put {
@@ -158,6 +161,25 @@ impl Coherence {
         self.settle(env)
     }
 
+    /// Starts to get rid of one page, as [`Coherence::balance`] does with those
+    /// that its clock finds; `false` if it is in use or cannot go.
+    /// `room_elsewhere`: another node may have room.
+    ///
+    /// # Errors
+    /// [`Violation`] as [`Coherence::handle`].
+    pub fn evict<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        room_elsewhere: bool,
+    ) -> Result<bool, Violation> {
+        let entry = self.table.get(env.memory, gfn);
+        let goes =
+            self.puts_open < self.limits.puts_max && self.consider(env, gfn, entry, room_elsewhere);
+        self.settle(env)?;
+        Ok(goes)
+    }
+
     /// Starts to get rid of one page, unless it is in use.
     fn consider<M: HostMemory, O: Output>(
         &mut self,
@@ -170,6 +192,8 @@ impl Coherence {
         if self.open.contains_key(&gfn.0) || self.held.contains(&gfn) {
             return false;
         }
+        let about = Message::new(Kind::Put, gfn, self.me);
+        self.begins(env, Event::Evict, &about);
         if entry.state == PageState::Shared {
             self.set_entry(env, gfn, Entry::default());
             self.free(frame);
@@ -177,8 +201,10 @@ impl Coherence {
         } else if room_elsewhere || env.memory.is_zero(frame) {
             self.start_put(env, gfn, entry);
         } else {
+            self.ends(env, Event::Evict, &about);
             return false;
         }
+        self.ends(env, Event::Evict, &about);
         true
     }
 
@@ -289,6 +315,7 @@ impl Coherence {
             (Kind::PutKeep, Phase::Moving) => {
                 self.counters.no_room += 1;
                 self.set_entry(env, gfn, put.entry);
+                self.reaches(env, &message);
                 // A forward may have overtaken this word.
                 self.retry_deferred(env).map_err(|v| v.why)
             }

@@ -39,6 +39,11 @@ impl Sharers {
     pub fn contains(self, node: NodeId) -> bool {
         self.0 & (1 << (node.0 % SHARER_BITS)) != 0
     }
+    /// The set as it stands in an entry.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
     /// Whether no node has a replica.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -18,10 +18,10 @@ const STRIDE: usize = 128;
 /// Where the hands are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Hands {
-    back: Gfn,
-    front: Gfn,
+    pub(crate) back: Gfn,
+    pub(crate) front: Gfn,
     /// Held pages between them.
-    lead: u64,
+    pub(crate) lead: u64,
 }
 
 fn weight(page: &Scanned) -> u64 {

@@ -12,13 +12,13 @@
 //! next request that waits for the page is taken.
 
 use super::directory::{DirectoryEntry, Holding, Sharers, run_is_chunk};
-use super::{Coherence, Env, Kind, Message, Output};
+use super::{Coherence, Env, Event, Kind, Message, Output, Seen};
 use addr::{Gfn, NodeId, RUN_PAGES};
 use paging::HostMemory;
 
 /// What an open transaction at home waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Waits {
+pub(crate) enum Waits {
     /// Done from the requester.
     Done { requester: NodeId, exclusive: bool },
     /// Promoted or PromoteRefused from a sharer.
@@ -29,11 +29,11 @@ enum Waits {
 
 /// An open transaction at home.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Busy {
-    txn: u32,
-    waits: Waits,
+pub(crate) struct Busy {
+    pub(crate) txn: u32,
+    pub(crate) waits: Waits,
     /// Requests that wait for this page.
-    waiters: u16,
+    pub(crate) waiters: u16,
 }
 
 type Step = Result<(), &'static str>;
@@ -99,6 +99,7 @@ impl Coherence {
             return Err("a run longer than there can be");
         }
         self.get_one(env, Message { count: 1, ..message })?;
+        self.reaches(env, &message);
         for i in 1..u64::from(run) {
             let gfn = message.gfn.offset_by(i);
             if self.layout.home(gfn).is_none_or(|(home, _)| home != self.me) {
@@ -111,11 +112,14 @@ impl Coherence {
                     Holding::Dormant => false,
                     Holding::Exclusive(owner) | Holding::Shared(owner, _) => owner != message.party,
                 };
+            let event = Event::Further(one.kind);
+            self.begins(env, event, &one);
             if easy {
                 self.get_one(env, one)?;
             } else {
                 self.send(env, one.party, Message { kind: Kind::Skip, ..one }, None);
             }
+            self.ends(env, event, &one);
         }
         Ok(())
     }
@@ -129,7 +133,7 @@ impl Coherence {
         let requester = message.party;
         let entry = self.entry_at_home(env.memory, gfn);
         if entry.busy {
-            return self.wait(message);
+            return self.wait(env, message);
         }
         let exclusive = message.kind == Kind::GetExclusive;
         match entry.holding {
@@ -265,8 +269,11 @@ impl Coherence {
         txn
     }
 
-    fn wait(&mut self, message: Message) -> Step {
-        if self.waiting.len() >= self.waiting.capacity() {
+    fn wait<M, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) -> Step {
+        if O::WATCHES {
+            env.out.watch(Seen::Queues);
+        }
+        if self.waiting.len() >= self.requests_max {
             return Err("more requests than the nodes can have open");
         }
         let busy = self.busy.get_mut(&message.gfn.0).expect("a busy page");
@@ -285,6 +292,7 @@ impl Coherence {
     ) -> Step {
         let busy = self.busy.remove(&gfn.0).expect("a busy page");
         self.set_holding(env, gfn, holding, false);
+        self.reaches(env, &Message::new(Kind::Done, gfn, self.me));
         let mut left = busy.waiters;
         while left > 0 {
             let at = self
@@ -294,10 +302,13 @@ impl Coherence {
                 .expect("a request for each waiter");
             let (_, message) = self.waiting.remove(at).expect("found above");
             left -= 1;
+            let event = Event::Message(message.kind);
+            self.begins(env, event, &message);
             match message.kind {
                 Kind::Put => self.put_asked(env, message)?,
                 _ => self.get_one(env, message)?,
             }
+            self.ends(env, event, &message);
             if let Some(next) = self.busy.get_mut(&gfn.0) {
                 next.waiters = left;
                 break;
@@ -350,7 +361,7 @@ impl Coherence {
     ) -> Step {
         let entry = self.entry_at_home(env.memory, message.gfn);
         if entry.busy {
-            return self.wait(message);
+            return self.wait(env, message);
         }
         let from = message.party;
         match entry.holding {

@@ -27,12 +27,14 @@ pub mod directory;
 mod hands;
 pub mod home;
 pub mod message;
+pub mod observe;
 pub mod owner;
 pub mod requester;
 mod transit;
 
 pub use capacity::Limits;
 pub use message::{Class, Kind, MESSAGE_LEN, Message};
+pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
 
 use addr::{Access, Frame, Gfn, NodeId, PageBytes};
@@ -59,6 +61,12 @@ pub trait Output {
     /// Translations of this node's processors must be dropped before the guest
     /// runs again and before any message sent from now on leaves.
     fn flush(&mut self);
+
+    /// Whether [`Output::watch`] is to be told what happens. Where it is not,
+    /// telling costs nothing.
+    const WATCHES: bool = false;
+    /// Hears of every step of the protocol; see [`observe`].
+    fn watch(&mut self, _seen: Seen) {}
 }
 
 /// Memory and output, as every step needs them.
@@ -135,10 +143,6 @@ enum Open {
 /// Pages held for the vCPU at most: more than any instruction needs.
 const HELD_MAX: usize = 16;
 
-/// Done messages of one node that may be on their way at once: what the
-/// transport takes from it before the caller stops opening fetches.
-const DONES_MAX: usize = 512;
-
 /// One node's part in the protocol.
 #[derive(Clone, Debug)]
 pub struct Coherence {
@@ -152,6 +156,8 @@ pub struct Coherence {
     puts_open: usize,
     busy: HashMap<u64, Busy, FxBuildHasher>,
     busy_max: usize,
+    /// Requests that all nodes may have open together.
+    requests_max: usize,
     waiting: VecDeque<(NodeId, Message)>,
     next_txn: u32,
     local: VecDeque<Message>,
@@ -185,7 +191,7 @@ impl Coherence {
         let requests = nodes * (limits.open_max + limits.puts_max);
         // A transaction ends at home when Done arrives; its requester goes on
         // when it sends it.
-        let busy_max = requests + nodes * DONES_MAX;
+        let busy_max = requests + nodes * limits.dones_max;
         let map = |n: usize| HashMap::with_capacity_and_hasher(n * 2, FxBuildHasher);
         Coherence {
             me,
@@ -194,6 +200,7 @@ impl Coherence {
             puts_open: 0,
             busy: HashMap::with_capacity_and_hasher(busy_max, FxBuildHasher),
             busy_max,
+            requests_max: requests,
             waiting: VecDeque::with_capacity(requests),
             next_txn: 1,
             local: VecDeque::with_capacity(256),
@@ -263,6 +270,7 @@ impl Coherence {
         if !to_me && message.party != self.me {
             return bad("an answer for another node");
         }
+        self.begins(env, Event::Message(message.kind), &message);
         let step = match message.kind {
             Kind::GetShared
             | Kind::GetExclusive
@@ -293,6 +301,7 @@ impl Coherence {
             Kind::PutAck | Kind::PutStale | Kind::PutKeep => self.put_answered(env, message),
             Kind::Move => self.adopt(env, message, page),
         };
+        self.ends(env, Event::Message(message.kind), &message);
         step.map_err(|why| Violation { from, message, why })
     }
 
@@ -304,6 +313,9 @@ impl Coherence {
         message: Message,
         page: Option<Frame>,
     ) {
+        if O::WATCHES {
+            env.out.watch(Seen::Sends(message.kind));
+        }
         if to == self.me {
             assert!(page.is_none(), "a page never travels from a node to itself");
             self.local.push_back(message);
@@ -374,8 +386,16 @@ impl Coherence {
         Ok(())
     }
 
-    fn defer(&mut self, from: NodeId, message: Message) -> Result<(), &'static str> {
-        if self.deferred.len() == self.deferred.capacity() {
+    fn defer<M, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        if O::WATCHES {
+            env.out.watch(Seen::PutsOff);
+        }
+        if self.deferred.len() >= self.requests_max {
             return Err("more messages put off than there can be");
         }
         self.counters.deferred += 1;
@@ -498,6 +518,14 @@ impl Coherence {
             && self.busy.is_empty()
             && self.waiting.is_empty()
             && self.deferred.is_empty()
+    }
+
+    /// Whether this node has nothing open, waiting or put off for the page.
+    #[must_use]
+    pub fn is_idle(&self, gfn: Gfn) -> bool {
+        !self.open.contains_key(&gfn.0)
+            && !self.busy.contains_key(&gfn.0)
+            && !self.deferred.iter().any(|(_, m)| m.gfn == gfn)
     }
 
     /// Whether this node has a transaction of its own open on the page.

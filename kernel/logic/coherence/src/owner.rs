@@ -27,13 +27,13 @@ impl Coherence {
         let takes =
             matches!(message.kind, Kind::ForwardShared | Kind::ForwardExclusive | Kind::Invalidate);
         if takes && self.held.contains(&gfn) {
-            return self.defer(from, message);
+            return self.defer(env, from, message);
         }
         let entry = self.table.get(env.memory, gfn);
         match (message.kind, entry.state) {
             (Kind::ForwardShared | Kind::ForwardExclusive, PageState::Invalid) => {
                 if self.grant_may_come(gfn) || self.is_moving(gfn) {
-                    self.defer(from, message)
+                    self.defer(env, from, message)
                 } else {
                     Err("asked for a page that is not here")
                 }

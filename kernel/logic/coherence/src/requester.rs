@@ -9,7 +9,7 @@
 //! | Skip | a prefetch came to nothing |
 //! | nothing left to wait for | install, Done to the home |
 
-use super::{Coherence, Env, HELD_MAX, Kind, Message, Open, Output, Violation};
+use super::{Coherence, Env, Event, HELD_MAX, Kind, Message, Open, Output, Violation};
 use addr::{Access, Frame, Gfn, PageBytes, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
@@ -26,7 +26,7 @@ pub enum Progress {
 
 /// The copy that the requester of a write has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Copy {
+pub(crate) enum Copy {
     None,
     Held,
     Lost,
@@ -34,7 +34,7 @@ enum Copy {
 
 /// What the home or the owner has answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Answer {
+pub(crate) enum Answer {
     None,
     /// The right alone.
     Grant {
@@ -50,13 +50,13 @@ enum Answer {
 /// An open fetch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetch {
-    want: Access,
-    frame: Frame,
-    copy: Copy,
-    answer: Answer,
+    pub(crate) want: Access,
+    pub(crate) frame: Frame,
+    pub(crate) copy: Copy,
+    pub(crate) answer: Answer,
     /// Acknowledgements that the answer announced less those that came.
-    acks_due: i32,
-    prefetch: bool,
+    pub(crate) acks_due: i32,
+    pub(crate) prefetch: bool,
 }
 
 impl Fetch {
@@ -85,7 +85,10 @@ impl Coherence {
         access: Access,
         ahead: u16,
     ) -> Result<Progress, Violation> {
+        let (event, about) = (Event::Fault(access), Message::new(Kind::GetShared, gfn, self.me));
+        self.begins(env, event, &about);
         let progress = self.try_access(env, gfn, access, ahead)?;
+        self.ends(env, event, &about);
         match progress {
             Progress::Ready => return Ok(progress),
             Progress::Starved => {
@@ -382,6 +385,7 @@ impl Coherence {
         if !fetch.prefetch {
             self.hold(gfn);
         }
+        self.reaches(env, &message);
         self.retry_after_grant(env, start, count)
     }
 

@@ -54,6 +54,12 @@ impl Transit {
         free
     }
 
+    /// Every frame on its way, how often, and whether it is freed after; in no
+    /// order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Frame, u32, bool)> + '_ {
+        self.frames.iter().map(|(&frame, s)| (frame, s.times, s.free_after))
+    }
+
     /// Frames that will come free when they have arrived.
     pub(crate) fn freeing(&self) -> u64 {
         self.frames.values().filter(|s| s.free_after).count() as u64
