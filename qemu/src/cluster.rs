@@ -7,6 +7,7 @@ use crate::process::{self, Running};
 use crate::switch::{Mac, Switch};
 use crate::voice::{Source, Voice};
 use crate::{Kind, LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -230,6 +231,20 @@ fn default_mac(node: u32) -> Mac {
     [0x52, 0x54, 0x00, 0x50, high, low]
 }
 
+/// Bytes that a serial line may hold. The kernel counts each write of an
+/// emulator, one character, with hundreds of bytes of its own.
+const SERIAL_BUFFER_BYTES: usize = 8 << 20;
+
+/// Makes the two ends of a serial line; the emulator gets the second.
+fn serial_line() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    // Root may exceed the system's limit; others get what it allows.
+    if setsockopt(&theirs, sockopt::SndBufForce, &SERIAL_BUFFER_BYTES).is_err() {
+        setsockopt(&theirs, sockopt::SndBuf, &SERIAL_BUFFER_BYTES)?;
+    }
+    Ok((ours, theirs))
+}
+
 /// One node that is about to start.
 struct Starting<'a> {
     config: &'a ClusterConfig,
@@ -247,7 +262,7 @@ impl Starting<'_> {
     ) -> Result<Node, RunnerError> {
         let system = RunnerError::system("making a serial line to a node");
         let sources = self.sources();
-        let pairs = sources.iter().map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>();
+        let pairs = sources.iter().map(|_| serial_line()).collect::<io::Result<Vec<_>>>();
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.map_err(system)?.into_iter().unzip();
         let serial: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let mut command = process::guarded(&self.config.recipe.emulator);

@@ -17,8 +17,9 @@ pub const COM_BASES: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
 /// Interrupt lines of COM1 to COM4.
 pub const COM_LINES: [u8; 4] = [4, 3, 4, 3];
 
-/// Polls of the line status before a byte of the log is given up.
-const SEND_POLLS_MAX: u32 = 200_000;
+/// Polls of the line status before a byte of the log is given up: seconds, as
+/// whoever reads the log of an emulated node may have to wait for a processor.
+const SEND_POLLS_MAX: u32 = 4_000_000;
 
 /// One serial port.
 pub struct SerialPort {
