@@ -1,8 +1,9 @@
 //! `cargo pangaea test`: every check and test, tier after tier.
 
-use crate::cli::TestArgs;
+use crate::cli::{FuzzArgs, TestArgs};
 use crate::compile::{self, Toolchain, workspace};
 use crate::doctor::{EMULATOR, IMAGE_NEEDS, TEST_NEEDS};
+use crate::fuzz;
 use crate::guest::Guest;
 use crate::progress::Progress;
 use crate::system;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Boots whole clusters; a tier of its own.
 const SYSTEM_TESTS: &str = "pangaea-system-tests";
+/// How long each fuzz target runs; a long run is `cargo pangaea fuzz`.
+const FUZZ_SECONDS: u64 = 8;
 /// What runs on bare metal only.
 const BARE_PACKAGES: [&str; 2] = ["pangaea-kernel", "pangaea-guests"];
 
@@ -62,8 +65,9 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     let mut doc = cargo("doc");
     doc.args(&host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     steps.command("documentation", &mut doc);
-    steps.command("unit tests", cargo("test").args(&host));
+    steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
     steps.step("unit tests under Miri", || miri(&logic, &progress));
+    steps.step("fuzzing", fuzz_step);
     if args.quick {
         steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
     } else {
@@ -138,6 +142,15 @@ fn miri(packages: &[String], progress: &Progress) -> Result<Outcome> {
     Ok(execute(&mut command))
 }
 
+/// Fuzzes every target for a few seconds.
+fn fuzz_step() -> Result<Outcome> {
+    let args = FuzzArgs { target: None, seconds: FUZZ_SECONDS, jobs: 2, input: None };
+    Ok(match fuzz::fuzz(&args)? {
+        0 => Outcome::Passed,
+        _ => Outcome::Failed("an input breaks a target".to_owned()),
+    })
+}
+
 /// Boots whole clusters.
 fn system_tests(progress: &Progress) -> Result<Outcome> {
     system::ensure(&EMULATOR, progress)?;
@@ -148,7 +161,7 @@ fn system_tests(progress: &Progress) -> Result<Outcome> {
     Guest::prepare(None, progress)?;
     progress.clear();
     let mut command = cargo("test");
-    command.args(["-p", SYSTEM_TESTS, "--", "--test-threads=1"]);
+    command.args(["-p", SYSTEM_TESTS, "--no-fail-fast", "--", "--test-threads=1"]);
     Ok(execute(&mut command))
 }
 

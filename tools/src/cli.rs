@@ -29,6 +29,8 @@ pub(crate) enum Verb {
     Test(TestArgs),
     /// Measure a cluster.
     Bench(BenchArgs),
+    /// Throw random bytes at what takes bytes from outside.
+    Fuzz(FuzzArgs),
 }
 
 /// What the exit statuses of `run` mean, for its help.
@@ -183,6 +185,30 @@ pub(crate) struct TestArgs {
     /// Leave out the system tests, which boot whole clusters.
     #[arg(long)]
     pub(crate) quick: bool,
+}
+
+/// What `fuzz` keeps, for its help.
+const FUZZ_FILES: &str = "\
+What was found interesting is kept in target/fuzz/corpus and used by the next run. An input that \
+breaks a target is kept in target/fuzz; put it into tests/fuzz/seeds with the fix, and the tests \
+run it for ever. For a long run: cargo pangaea fuzz --seconds 3600.";
+
+/// Options of `fuzz`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = FUZZ_FILES)]
+pub(crate) struct FuzzArgs {
+    /// The target to run [default: all, one after the other].
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// How long each target runs.
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// How many targets run at a time.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// Run this one input instead, and show what it does.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub(crate) input: Option<PathBuf>,
 }
 
 /// Options of `bench`.

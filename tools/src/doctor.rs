@@ -2,6 +2,7 @@
 
 use crate::cli::DoctorArgs;
 use crate::compile::{self, DEBIAN_NEEDS, TARGET};
+use crate::fuzz::FUZZ_NEEDS;
 use crate::progress::Progress;
 use crate::system::{self, Need, Probe, install_command, missing_packages};
 use anyhow::Result;
@@ -109,6 +110,7 @@ fn needs() -> Vec<Need> {
     let mut needs = EMULATOR.to_vec();
     needs.extend(IMAGE_NEEDS);
     needs.extend(TEST_NEEDS);
+    needs.extend(FUZZ_NEEDS);
     if !compile::rustup_has_target() {
         needs.extend(DEBIAN_NEEDS);
     }

@@ -12,6 +12,7 @@ mod cli;
 mod compile;
 mod console;
 mod doctor;
+mod fuzz;
 mod guest;
 mod iso;
 mod payload;
@@ -59,6 +60,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Image(args) => iso::image(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Test(args) => check::test(&args),
+        Verb::Fuzz(args) => fuzz::fuzz(&args),
         Verb::Bench(args) => match args.what {
             Bench::RemoteFault(args) => bench::remote_fault(&args),
         },

@@ -293,6 +293,9 @@ impl Coherence {
                 if home != from {
                     return bad("only the home may ask that");
                 }
+                if message.party == self.me {
+                    return bad("asked to give a page to itself");
+                }
                 self.at_owner(env, from, message)
             }
             Kind::ZeroGrant | Kind::Grant | Kind::Data | Kind::InvalidateAck | Kind::Skip => {

@@ -78,6 +78,9 @@ impl Coherence {
     ///
     /// # Errors
     /// [`Violation`] as [`Coherence::handle`] (the home may be this node).
+    ///
+    /// # Panics
+    /// If there is no RAM at `gfn` ([`Coherence::home`] tells).
     pub fn access<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,

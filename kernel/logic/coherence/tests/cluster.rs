@@ -3,7 +3,7 @@
 //! step each readable copy must equal the last write.
 
 use addr::{Access, Frame, Gfn, NodeId, PageBytes};
-use coherence::{Coherence, Env, Limits, Message, Output, Progress};
+use coherence::{Coherence, Env, Kind, Limits, Message, Output, Progress};
 use layout::Layout;
 use paging::memory::fake::VecMemory;
 use paging::{Format, FramePool, HostMemory, PageState};
@@ -319,4 +319,22 @@ fn late_messages_break_nothing() {
     println!("{total:?}");
     assert!(total.evicted_zero > 0, "no zero page was evicted");
     assert!(total.refused > 0, "no move was refused");
+}
+
+/// Only a home that lies could ask that; it must not panic an honest owner.
+#[test]
+fn a_page_asked_for_by_its_owner_itself_is_a_violation() {
+    for kind in [Kind::ForwardShared, Kind::ForwardExclusive, Kind::PutTo] {
+        // Page 0 of node 1's part, owned by node 0 with data in it.
+        let mut cluster = Cluster::new(2, 60, &[1024 + 100]);
+        while !cluster.access(0, 0, Access::Write, 0) {
+            (0..cluster.flying.len()).rev().for_each(|at| cluster.deliver(at));
+        }
+        let forward = Message { txn: 1, ..Message::new(kind, Gfn(1024 + 100), NodeId(0)) };
+        let answer = cluster.with(0, |c, env| {
+            c.release_held(env).expect("nothing waits");
+            c.handle(env, NodeId(1), forward, None)
+        });
+        assert!(answer.is_err_and(|v| v.why.contains("to itself")), "{kind:?}");
+    }
 }
