@@ -10,7 +10,8 @@ use nic::Probed;
 use node::{Clock, Cluster, Node, Settings};
 use paging::{Format, FramePool};
 use platform::{Platform, acpi, apic, clock, cpu, heap, pci, power, report, rtc, serial};
-use svm::{Pages, Svm};
+use svm::Svm;
+use virt::Pages;
 
 /// Called by `boot` in long mode on the boot stack.
 #[unsafe(no_mangle)]

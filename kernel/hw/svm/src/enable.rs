@@ -1,7 +1,6 @@
 //! Turning SVM on for one physical processor.
 
 use crate::detect::{Features, SvmFlags, Unsupported, features, must_unlock};
-use crate::memory::Pages;
 use crate::msr::{EFER, TSC_AUX, TSC_RATIO, VM_CR, VM_HSAVE_PA, VmCr};
 use crate::processor::SvmVcpu;
 use crate::state::EFER_SVME;
@@ -10,7 +9,8 @@ use crate::{msr, ports, run};
 use addr::{Frame, PAGE_SIZE};
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use virt::Pages;
+use virt::registers::{clear_breakpoints, cpuid, give_floating_point};
 use x86_64::registers::model_specific::Msr;
 
 /// What the processor reads and writes by physical address.
@@ -119,12 +119,6 @@ impl Svm {
     }
 }
 
-/// CPUID of this processor: EAX, EBX, ECX, EDX.
-pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
-    let r = raw_cpuid::native_cpuid::cpuid_count(leaf, subleaf);
-    [r.eax, r.ebx, r.ecx, r.edx]
-}
-
 /// Writes the control registers and MSRs that a guest needs set in the host.
 ///
 /// # Safety
@@ -133,19 +127,12 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
 /// `host_save` is the physical address of a page kept for the processor.
 unsafe fn set_registers(features: &Features, host_save: u64) {
     const EFER_NXE: u64 = 1 << 11;
-    let mut cr0 = Cr0::read();
-    cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
-    cr0.insert(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR);
-    let mut cr4 = Cr4::read();
-    cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE);
-    cr4.set(Cr4Flags::OSXSAVE, features.xsave);
     let no_execute = if features.no_execute { EFER_NXE } else { 0 };
-    // SAFETY: the bits exist by `features`; those of CR0 and CR4 concern only
-    // instructions that the host does not use. NXE makes bit 63 of page table
+    // SAFETY: the bits and registers exist by `features`, and the host does
+    // not use those that become the guest's. NXE makes bit 63 of page table
     // entries mean no-execute, for the nested tables as for the host's own.
     unsafe {
-        Cr0::write(cr0);
-        Cr4::write(cr4);
+        give_floating_point(features.xsave);
         let vm_cr = VmCr::from_bits_retain(Msr::new(VM_CR).read());
         if vm_cr.contains(VmCr::SVMDIS) {
             Msr::new(VM_CR).write(vm_cr.difference(VmCr::SVMDIS).bits());
@@ -159,26 +146,7 @@ unsafe fn set_registers(features: &Features, host_save: u64) {
         if features.tsc_aux {
             Msr::new(TSC_AUX).write(0);
         }
-        reset_floating_point();
-        run::clear_breakpoints();
-    }
-}
-
-/// Gives x87 and SSE their state after reset.
-///
-/// # Safety
-/// CR0 and CR4 allow x87 and SSE, and the host does not use them.
-unsafe fn reset_floating_point() {
-    let mxcsr: u32 = 0x1F80;
-    // SAFETY: the caller says that the instructions exist and the registers
-    // are not used.
-    unsafe {
-        core::arch::asm!(
-            "fninit",
-            "ldmxcsr [{mxcsr}]",
-            mxcsr = in(reg) &raw const mxcsr,
-            options(nostack, preserves_flags, readonly),
-        );
+        clear_breakpoints();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events on their way into the guest: EVENTINJ and EXITINTINFO (APM 15.20).
 
-use vcpu::Event;
+use vcpu::{Event, makes_double_fault};
 
 const VALID: u64 = 1 << 31;
 const HAS_ERROR: u64 = 1 << 11;
@@ -9,7 +9,6 @@ const INTERRUPT: u64 = 0 << 8;
 const NMI: u64 = 2 << 8;
 const EXCEPTION: u64 = 3 << 8;
 const DOUBLE_FAULT: u8 = 8;
-const PAGE_FAULT: u8 = 14;
 
 /// EVENTINJ and EXITINTINFO share one format: bits 0 to 7 the vector, 8 to 10
 /// the kind, 11 and 31 whether there is an error code and an event at all, 32
@@ -75,7 +74,7 @@ impl Injection {
             return next;
         }
         assert!(next.0 & KIND == EXCEPTION, "{event:?} injected before the last was taken");
-        if self.0 & KIND == EXCEPTION && is_double(self.vector(), next.vector()) {
+        if self.0 & KIND == EXCEPTION && makes_double_fault(self.vector(), next.vector()) {
             return Injection::of(Event::Exception { vector: DOUBLE_FAULT, error: Some(0) });
         }
         next
@@ -95,16 +94,6 @@ impl Injection {
 
     fn vector(self) -> u8 {
         self.0 as u8
-    }
-}
-
-/// Whether an exception met in the delivery of another makes a double fault.
-fn is_double(first: u8, second: u8) -> bool {
-    let contributory = |vector| matches!(vector, 0 | 10..=13);
-    match first {
-        DOUBLE_FAULT => contributory(second) || second == PAGE_FAULT,
-        PAGE_FAULT => contributory(second) || second == PAGE_FAULT,
-        _ => contributory(first) && contributory(second),
     }
 }
 

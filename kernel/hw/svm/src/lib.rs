@@ -27,7 +27,6 @@ pub mod detect;
 mod enable;
 pub mod exits;
 pub mod inject;
-pub mod memory;
 pub mod msr;
 pub mod ports;
 pub mod processor;
@@ -37,5 +36,4 @@ pub mod vmcb;
 
 pub use detect::{Features, Unsupported};
 pub use enable::Svm;
-pub use memory::Pages;
 pub use processor::SvmVcpu;

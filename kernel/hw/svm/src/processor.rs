@@ -2,7 +2,7 @@
 
 use crate::control::{Clean, Control, Intercept3, TlbControl};
 use crate::detect::{Features, SvmFlags};
-use crate::enable::{Block, cpuid};
+use crate::enable::Block;
 use crate::exits::{Meaning, RawExit, code, decode};
 use crate::inject::{Injection, NmiState};
 use crate::run;
@@ -10,6 +10,7 @@ use crate::state::{DR7_GD, RFLAGS_FIXED};
 use crate::vmcb::Vmcb;
 use core::ptr::NonNull;
 use vcpu::{Event, Exit, RAX, RFLAGS_IF, RSP, Registers, SystemRegisters, Vcpu};
+use virt::registers;
 use x86_64::registers::xcontrol::XCr0;
 
 /// The virtual processor of one physical processor.
@@ -135,7 +136,7 @@ impl SvmVcpu {
             }
             Meaning::MachineCheck => {
                 // SAFETY: Svm::new_vcpu was promised a handler.
-                unsafe { run::host_machine_check() };
+                unsafe { registers::host_machine_check() };
                 Exit::HostInterrupt
             }
             Meaning::Iret => {
@@ -267,7 +268,7 @@ impl Vcpu for SvmVcpu {
     }
 
     fn host_cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        cpuid(leaf, subleaf)
+        registers::cpuid(leaf, subleaf)
     }
 
     fn set_xcr0(&mut self, value: u64) {
@@ -297,7 +298,7 @@ impl Vcpu for SvmVcpu {
         vmcb.control.interrupt_state = 0;
         vmcb.save.reset_debug();
         // SAFETY: the host sets no breakpoint; these registers are the guest's.
-        unsafe { run::clear_breakpoints() };
+        unsafe { registers::clear_breakpoints() };
     }
 
     fn flush(&mut self) {

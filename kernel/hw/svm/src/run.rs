@@ -102,30 +102,3 @@ pub(crate) unsafe fn save_host(host: u64) {
     // SAFETY: the caller says that VMSAVE exists and may write the page.
     unsafe { core::arch::asm!("vmsave rax", in("rax") host, options(nostack, preserves_flags)) };
 }
-
-/// Has the host's own handler see a machine check that a guest ran into.
-///
-/// # Safety
-/// The host's IDT has a handler for vector 18 that may be entered by INT.
-pub(crate) unsafe fn host_machine_check() {
-    // SAFETY: the caller says that there is a handler; it keeps registers.
-    unsafe { core::arch::asm!("int 18") };
-}
-
-/// Clears DR0 to DR3, the guest's breakpoint addresses, which nothing swaps.
-///
-/// # Safety
-/// At privilege level 0; the host sets no breakpoint.
-pub(crate) unsafe fn clear_breakpoints() {
-    // SAFETY: the caller says that nobody relies on the addresses.
-    unsafe {
-        core::arch::asm!(
-            "mov dr0, {zero}",
-            "mov dr1, {zero}",
-            "mov dr2, {zero}",
-            "mov dr3, {zero}",
-            zero = in(reg) 0u64,
-            options(nostack, preserves_flags, nomem),
-        );
-    }
-}

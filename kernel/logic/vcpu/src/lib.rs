@@ -1,6 +1,6 @@
 //! The vendor-neutral virtual processor: exits, registers, events.
 //!
-//! A backend (`kernel/hw/svm`, later `kernel/hw/vmx`) implements [`Vcpu`]. All
+//! A backend (`kernel/hw/svm`, `kernel/hw/vmx`) implements [`Vcpu`]. All
 //! above it (`machine`, `node`) speaks only in these terms. A fake in
 //! [`fake`] serves the tests.
 #![no_std]
@@ -196,6 +196,21 @@ impl Event {
     pub const UNDEFINED: Event = Event::Exception { vector: 6, error: None };
     /// #GP(0).
     pub const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
+}
+
+/// Whether exception `second`, met in the delivery of exception `first`, makes
+/// a double fault of the two (AMD APM vol. 2, 8.2.9; Intel SDM vol. 3, 6.15).
+#[must_use]
+pub const fn makes_double_fault(first: u8, second: u8) -> bool {
+    const DOUBLE_FAULT: u8 = 8;
+    const PAGE_FAULT: u8 = 14;
+    const fn contributory(vector: u8) -> bool {
+        matches!(vector, 0 | 10..=13)
+    }
+    match first {
+        DOUBLE_FAULT | PAGE_FAULT => contributory(second) || second == PAGE_FAULT,
+        _ => contributory(first) && contributory(second),
+    }
 }
 
 /// A virtual processor of one vendor's making.

@@ -30,12 +30,15 @@ impl Pages {
         self.frame
     }
 
-    /// Zeroes the pages and makes them a `T` for good. `T` is a type for
-    /// which zeroes are a value; it must fit.
+    /// Zeroes the pages and makes them a `T` for good.
+    ///
+    /// # Panics
+    /// If a `T` does not fit.
     ///
     /// # Safety
     /// All-zero bytes are a valid `T`.
-    pub(crate) unsafe fn into_zeroed<T>(self) -> NonNull<T> {
+    #[must_use]
+    pub unsafe fn into_zeroed<T>(self) -> NonNull<T> {
         assert!(size_of::<T>() <= self.count * PAGE_SIZE, "the pages are too few");
         assert!(align_of::<T>() <= PAGE_SIZE);
         // SAFETY: `new` promised that these bytes are mapped, writable and
