@@ -1,5 +1,6 @@
 //! The leading node's start: vCPU, machine, operating system.
 
+use crate::backend::{Backend, BackendVcpu};
 use crate::consoles::Consoles;
 use crate::ending::{self, Class};
 use crate::life;
@@ -13,7 +14,7 @@ use node::view::View;
 use platform::memory::Modules;
 use platform::report::event;
 use platform::{clock, rtc};
-use svm::{Svm, SvmVcpu};
+use vcpu::Vcpu;
 
 /// TSC ticks that a page is kept for an instruction at most, in nanoseconds.
 const HOLD_NS: u64 = 1_000_000;
@@ -28,7 +29,7 @@ fn places() -> alloc::vec::Vec<CpuPlace> {
 pub(crate) fn load(
     link: &mut Link,
     payload: &Payload<'_>,
-    vcpu: &mut SvmVcpu,
+    vcpu: &mut impl Vcpu,
     start_tsc: u64,
 ) -> Guest {
     let layout = link.node.cluster.as_ref().expect("formed").coherence().layout().clone();
@@ -87,11 +88,17 @@ fn write(link: &mut Link, plan: &mut Plan<'_>) {
 }
 
 /// Runs the guest on this node; never returns.
-pub(crate) fn run(mut link: Link, modules: Modules, svm: Svm) -> ! {
+pub(crate) fn run(link: Link, modules: Modules, backend: Backend) -> ! {
     let root = link.node.cluster.as_ref().expect("formed").coherence().root();
     // SAFETY: the root is a nested table of four levels in the processor's
     // format, which maps only frames that the node lends to the guest.
-    let mut vcpu = unsafe { svm.new_vcpu(root) };
+    match unsafe { backend.new_vcpu(root) } {
+        BackendVcpu::Amd(vcpu) => run_on(link, modules, vcpu),
+        BackendVcpu::Intel(vcpu) => run_on(link, modules, vcpu),
+    }
+}
+
+fn run_on(mut link: Link, modules: Modules, mut vcpu: impl Vcpu) -> ! {
     let start_tsc = clock::now_tsc();
     let mut guest = load(&mut link, &modules.payload(), &mut vcpu, start_tsc);
     let pool = link.node.cluster.as_mut().expect("formed").coherence_mut().pool_mut();

@@ -6,6 +6,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod backend;
+#[cfg(target_os = "none")]
 mod consoles;
 #[cfg(target_os = "none")]
 mod ending;

@@ -1,17 +1,15 @@
 //! A node's start: from `BootInfo` to a formed cluster.
 
+use crate::backend::Backend;
 use crate::ending::{self, Class};
 use crate::link::Link;
 use crate::{BUILD_ID, VERSION, identity, leader, life, selftest};
 use addr::NodeId;
 use boot::BootInfo;
-use core::ptr::NonNull;
 use nic::Probed;
 use node::{Clock, Cluster, Node, Settings};
 use paging::{Format, FramePool};
 use platform::{Platform, acpi, apic, clock, cpu, heap, pci, power, report, rtc, serial};
-use svm::Svm;
-use virt::Pages;
 
 /// Called by `boot` in long mode on the boot stack.
 #[unsafe(no_mangle)]
@@ -37,7 +35,7 @@ fn pangaea_main(info: &'static BootInfo) -> ! {
 /// Starts what the node needs of its hardware, joins the cluster and takes up
 /// the node's part in it.
 fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
-    let svm = virtualisation(&mut platform);
+    let backend = Backend::start(&mut platform);
     let nic = link_device(settings, &mut platform);
     let page = platform.boot_memory.alloc_frames(1, 1);
     let modules: u64 = platform.modules.regions().iter().map(|r| r.count()).sum();
@@ -55,7 +53,7 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
     for range in platform.boot_memory.into_regions() {
         pool.add(range.start, range.end);
     }
-    let me = take_part(&mut link, pool);
+    let me = take_part(&mut link, pool, backend.format());
     if me != NodeId::LEADER {
         let coherence = link.node.cluster.as_mut().expect("formed").coherence_mut();
         for range in platform.modules.into_regions() {
@@ -63,23 +61,7 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
         }
         life::lend(&mut link)
     }
-    leader::run(link, platform.modules, svm)
-}
-
-/// Turns SVM on, or says what the machine lacks.
-fn virtualisation(platform: &mut Platform) -> Svm {
-    let frame = platform.boot_memory.alloc_frames(Svm::PAGES as u64, 1);
-    let place = frame.and_then(|f| Some((f, NonNull::new(platform.memory.pointer(f))?)));
-    let Some((frame, base)) = place else {
-        ending::give_up(Class::Memory, format_args!("this node has no memory left for a vCPU"))
-    };
-    // SAFETY: the frames are contiguous RAM, identity mapped, and were given
-    // to this call alone and for good.
-    let pages = unsafe { Pages::new(frame, base, Svm::PAGES) };
-    // SAFETY: once, on the only processor that runs, with its descriptor
-    // tables final.
-    unsafe { Svm::enable(pages) }
-        .unwrap_or_else(|lack| ending::give_up(Class::Cpu, format_args!("{lack}")))
+    leader::run(link, platform.modules, backend)
 }
 
 /// Starts the NIC. A node that is alone does without if there is none.
@@ -99,9 +81,9 @@ fn link_device(settings: &Settings<'_>, platform: &mut Platform) -> Option<Probe
 }
 
 /// Makes this node's part in the cluster out of its free frames.
-fn take_part(link: &mut Link, pool: FramePool) -> NodeId {
+fn take_part(link: &mut Link, pool: FramePool, format: Format) -> NodeId {
     let membership = link.node.fabric().membership().expect("formed").clone();
-    let cluster = Cluster::new(&membership, pool, Format::NPT, &mut link.memory);
+    let cluster = Cluster::new(&membership, pool, format, &mut link.memory);
     let cluster = cluster.unwrap_or_else(|node| {
         ending::give_up(
             Class::Memory,
