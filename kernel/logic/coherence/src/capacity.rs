@@ -2,12 +2,13 @@
 //!
 //! Frames are kept back for tables (the floor) and for pages on their way (the
 //! reserve). When free frames fall below half the reserve, [`Coherence::balance`]
-//! makes room in the order of a clock over what the node holds: replicas are
+//! makes room in the order of [`replacement`](super::replacement): replicas are
 //! dropped, zero pages become dormant, other masters leave through their home
 //! for a sharer or for the node with most room. Sums of masters never exceed
 //! the sum of frames less reserves, because the guest has no more memory than
 //! that ([`Limits::contribution`]).
 
+use super::replacement::Victim;
 use super::{Coherence, Env, Event, Kind, Message, Open, Output, Violation};
 use addr::{Frame, Gfn, NodeId, PageBytes, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
@@ -58,8 +59,8 @@ impl Limits {
 /// that others find full makes room itself.
 const KEEP_MAX: u64 = 64;
 
-/// Steps of the clock's hands in one call of [`Coherence::balance`].
-const SCAN_BUDGET: usize = 64;
+/// Pages looked at in one call of [`Coherence::balance`].
+const SCAN_BUDGET: u64 = 256;
 
 /// How far an eviction has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +80,8 @@ pub(crate) struct Put {
     /// The page as it was sent.
     pub(crate) entry: Entry,
     pub(crate) zero: bool,
+    /// When the page came, for the choice of pages to evict.
+    since: u32,
     /// The home's number of a grant that covered the page meanwhile.
     pub(crate) granted: Option<u32>,
 }
@@ -133,10 +136,11 @@ impl Coherence {
     ) -> Result<(), Violation> {
         let free = self.pool.free_frames();
         let low = self.floor() + self.limits.reserve / 2;
+        let high = self.floor() + self.limits.reserve;
+        self.look_after_ranks(env.memory, self.demand && free < high + self.limits.reserve);
         if !self.demand || free >= low {
             return Ok(());
         }
-        let high = self.floor() + self.limits.reserve;
         let mut expected = free + self.puts_open as u64 + self.transit.freeing();
         if expected >= high {
             self.demand = false;
@@ -147,22 +151,15 @@ impl Coherence {
         let room_elsewhere = others.any(|n| env.out.free_frames(n) > 0);
         let mut budget = SCAN_BUDGET;
         while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
-            budget -= 1;
-            let Some(page) = self.next_victim(env) else { continue };
-            if !page.large {
-                expected += u64::from(self.consider(env, page.gfn, page.entry, room_elsewhere));
-            } else if page.entry.frame.is_some() {
-                self.table
-                    .split(env.memory, &mut self.pool, page.gfn)
-                    .expect("frames for tables are kept back");
-                self.turn_back(page.gfn);
+            if let Some(victim) = self.next_victim(env, &mut budget) {
+                expected += u64::from(self.consider(env, &victim, room_elsewhere));
             }
         }
         self.settle(env)
     }
 
     /// Starts to get rid of one page, as [`Coherence::balance`] does with those
-    /// that its clock finds; `false` if it is in use or cannot go.
+    /// that it chooses; `false` if it is in use or cannot go.
     /// `room_elsewhere`: another node may have room.
     ///
     /// # Errors
@@ -173,9 +170,9 @@ impl Coherence {
         gfn: Gfn,
         room_elsewhere: bool,
     ) -> Result<bool, Violation> {
-        let entry = self.table.get(env.memory, gfn);
+        let victim = self.victim(env.memory, gfn);
         let goes =
-            self.puts_open < self.limits.puts_max && self.consider(env, gfn, entry, room_elsewhere);
+            self.puts_open < self.limits.puts_max && self.consider(env, &victim, room_elsewhere);
         self.settle(env)?;
         Ok(goes)
     }
@@ -184,25 +181,28 @@ impl Coherence {
     fn consider<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
-        gfn: Gfn,
-        entry: Entry,
+        victim: &Victim,
         room_elsewhere: bool,
     ) -> bool {
+        let Victim { gfn, entry, since } = *victim;
         let Some(frame) = entry.frame else { return false };
-        if self.open.contains_key(&gfn.0) || self.held.contains(&gfn) {
+        let busy = self.open.contains_key(&gfn.0) || self.held.contains(&gfn);
+        let shared = entry.state == PageState::Shared;
+        if busy || !(shared || room_elsewhere || env.memory.is_zero(frame)) {
+            // Not now: it waits in the queue once more.
+            self.set_entry(env, gfn, Entry { rank: 0, ..entry });
+            self.enqueue(env.memory, gfn);
             return false;
         }
         let about = Message::new(Kind::Put, gfn, self.me);
         self.begins(env, Event::Evict, &about);
-        if entry.state == PageState::Shared {
+        if shared {
             self.set_entry(env, gfn, Entry::default());
+            self.remember(env.memory, gfn, since);
             self.free(frame);
             self.counters.dropped += 1;
-        } else if room_elsewhere || env.memory.is_zero(frame) {
-            self.start_put(env, gfn, entry);
         } else {
-            self.ends(env, Event::Evict, &about);
-            return false;
+            self.start_put(env, gfn, entry, since);
         }
         self.ends(env, Event::Evict, &about);
         true
@@ -214,6 +214,7 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
         entry: Entry,
+        since: u32,
     ) {
         // Taken out of writing first, so that what is looked at stays so.
         self.set_entry(env, gfn, Entry { leaving: true, ..entry });
@@ -224,7 +225,8 @@ impl Coherence {
             self.set_entry(env, gfn, Entry { leaving: true, ..Entry::zero(entry.state) });
             entry.frame.into_iter().for_each(|f| self.free(f));
         }
-        self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero, granted: None }));
+        let put = Put { phase: Phase::Asked, entry, zero, since, granted: None };
+        self.open.insert(gfn.0, Open::Put(put));
         self.puts_open += 1;
         self.started_put = Some(gfn);
         let mut put = Message::new(Kind::Put, gfn, self.me);
@@ -248,8 +250,11 @@ impl Coherence {
             return Err("told twice to move a page");
         }
         put.phase = Phase::Moving;
-        put.entry = Entry { leaving: false, ..entry };
+        // Should it have to stay after all, it waits in the queue once more.
+        put.entry = Entry { leaving: false, rank: 0, ..entry };
+        let since = put.since;
         self.set_entry(env, message.gfn, Entry::default());
+        self.remember(env.memory, message.gfn, since);
         self.send_data(env, message, entry, Kind::Move, true);
         Ok(())
     }
@@ -290,6 +295,7 @@ impl Coherence {
         match (message.kind, put.phase) {
             (Kind::PutAck, Phase::Asked) => {
                 self.set_entry(env, gfn, Entry::default());
+                self.remember(env.memory, gfn, put.since);
                 self.counters.evicted += 1;
                 if put.zero {
                     self.counters.evicted_zero += 1;
@@ -309,12 +315,14 @@ impl Coherence {
             (Kind::PutAck | Kind::PutStale | Kind::PutKeep, Phase::Gone) => Ok(()),
             (Kind::PutKeep, Phase::Asked) => {
                 self.counters.no_room += 1;
-                self.set_entry(env, gfn, Entry { leaving: false, ..here });
+                self.set_entry(env, gfn, Entry { leaving: false, rank: 0, ..here });
+                self.enqueue(env.memory, gfn);
                 Ok(())
             }
             (Kind::PutKeep, Phase::Moving) => {
                 self.counters.no_room += 1;
                 self.set_entry(env, gfn, put.entry);
+                self.enqueue(env.memory, gfn);
                 self.reaches(env, &message);
                 // A forward may have overtaken this word.
                 self.retry_deferred(env).map_err(|v| v.why)
@@ -347,7 +355,7 @@ impl Coherence {
             Phase::Asked | Phase::Moving => return Err("a grant of a page that is here"),
         }
         let entry = Entry::zero(PageState::Exclusive);
-        *put = Put { phase: Phase::Asked, entry, zero: true, granted: Some(txn) };
+        *put = Put { phase: Phase::Asked, entry, zero: true, granted: Some(txn), ..*put };
         self.set_entry(env, gfn, Entry { leaving: true, ..entry });
         Ok(true)
     }
@@ -371,7 +379,8 @@ impl Coherence {
         let kind = match (frame, page) {
             (Some(frame), Some(bytes)) => {
                 env.memory.copy_in(frame, bytes);
-                self.set_entry(env, gfn, Entry::held(PageState::Exclusive, frame));
+                let entry = self.newly_held(env.memory, gfn, PageState::Exclusive, frame);
+                self.set_entry(env, gfn, entry);
                 Kind::MoveDone
             }
             (Some(frame), None) => {

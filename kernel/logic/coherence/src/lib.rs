@@ -10,7 +10,7 @@
 //!   one page, sends forwards and invalidations;
 //! - owner and sharer ([`owner`]): gives pages up;
 //! - capacity ([`capacity`]): drops replicas and moves masters away when
-//!   frames run short, takes masters from others.
+//!   frames run short (`replacement` says which), takes masters from others.
 //!
 //! There is no I/O, clock or randomness here. Messages come in by
 //! [`Coherence::handle`], go out through [`Output`]; pages lie in
@@ -24,11 +24,11 @@ extern crate alloc;
 
 pub mod capacity;
 pub mod directory;
-mod hands;
 pub mod home;
 pub mod message;
 pub mod observe;
 pub mod owner;
+mod replacement;
 pub mod requester;
 mod transit;
 
@@ -42,12 +42,12 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
 use directory::Directory;
-use hands::Hands;
 use hashbrown::HashMap;
 use home::Busy;
 use layout::Layout;
 use paging::table::Flush;
 use paging::{Entry, FramePool, HostMemory, PageState, PageTable};
+use replacement::Replacement;
 use rustc_hash::FxBuildHasher;
 use transit::Transit;
 
@@ -164,7 +164,7 @@ pub struct Coherence {
     deferred: Vec<(NodeId, Message)>,
     held: Vec<Gfn>,
     transit: Transit,
-    hands: Hands,
+    replacement: Replacement,
     /// This node has taken frames for itself since it last had plenty.
     demand: bool,
     started_put: Option<Gfn>,
@@ -207,7 +207,7 @@ impl Coherence {
             deferred: Vec::with_capacity(requests),
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
-            hands: Hands::default(),
+            replacement: Replacement::new(pool.total_frames()),
             demand: false,
             started_put: None,
             masters: 0,
@@ -337,12 +337,14 @@ impl Coherence {
         gfn: Gfn,
         entry: Entry,
     ) {
-        let old = self.table.get(env.memory, gfn).state.is_master();
+        let old = self.table.get(env.memory, gfn);
         let flush = self
             .table
             .set(env.memory, &mut self.pool, gfn, entry)
             .expect("frames for tables are kept back");
-        self.masters = self.masters + u64::from(entry.state.is_master()) - u64::from(old);
+        self.replacement.ranked(old.rank, entry.rank, 1);
+        let masters = self.masters + u64::from(entry.state.is_master());
+        self.masters = masters - u64::from(old.state.is_master());
         if flush == Flush::Owed {
             env.out.flush();
         }

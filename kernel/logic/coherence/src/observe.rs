@@ -440,22 +440,22 @@ impl Coherence {
     /// same.
     pub fn digest(&self, memory: &impl HostMemory, pages: &[Gfn], to: &mut impl Digest) {
         // No field may be forgotten, so this names them all. Left out are those
-        // fixed at start, those that follow from others, and measurements;
-        // `open`, `busy` and `waiting` come with their pages.
+        // fixed at start, those that follow from others, measurements, and what
+        // the choice of pages to evict rests on: a checker has to try every
+        // choice (`Coherence::evict`). `open`, `busy` and `waiting` come with
+        // their pages.
         #[rustfmt::skip]
         let Coherence {
             me: _, layout: _, limits: _, busy_max: _, requests_max: _,
             puts_open: _, masters: _, started_put: _, counters: _,
-            open: _, busy: _, waiting: _,
-            table, pool, directory, next_txn, local, deferred, held, transit, hands, demand,
+            open: _, busy: _, waiting: _, replacement: _,
+            table, pool, directory, next_txn, local, deferred, held, transit, demand,
         } = self;
         assert!(local.is_empty(), "a digest is taken between steps");
         to.next_txn(*next_txn);
         to.word(pool.free_frames());
         to.word(table.tables() << 32 | directory.tables());
-        to.word(hands.back.0);
-        to.word(hands.front.0);
-        to.word(hands.lead << 1 | u64::from(*demand));
+        to.word(u64::from(*demand));
         for &gfn in pages {
             self.digest_page(memory, gfn, to);
         }

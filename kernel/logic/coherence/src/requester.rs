@@ -189,7 +189,8 @@ impl Coherence {
         self.demand = true;
         env.memory.zero(frame);
         self.counters.materialised += 1;
-        self.set_entry(env, gfn, Entry { frame: Some(frame), ..entry });
+        let rank = self.arrives(env.memory, gfn);
+        self.set_entry(env, gfn, Entry { frame: Some(frame), rank, ..entry });
         self.hold(gfn);
         true
     }
@@ -334,7 +335,8 @@ impl Coherence {
                     }
                     _ => return Err("data for a page that is here"),
                 }
-                self.set_entry(env, gfn, Entry::held(state, fetch.frame));
+                let entry = self.newly_held(env.memory, gfn, state, fetch.frame);
+                self.set_entry(env, gfn, entry);
                 txn
             }
         };
@@ -381,7 +383,8 @@ impl Coherence {
         if entry.frame.is_none() && !fetch.prefetch {
             env.memory.zero(fetch.frame);
             self.counters.materialised += 1;
-            self.set_entry(env, gfn, Entry { frame: Some(fetch.frame), ..entry });
+            let rank = self.arrives(env.memory, gfn);
+            self.set_entry(env, gfn, Entry { frame: Some(fetch.frame), rank, ..entry });
         } else {
             self.free(fetch.frame);
         }
@@ -407,7 +410,7 @@ impl Coherence {
             Some(base) => {
                 (0..RUN_PAGES).for_each(|i| env.memory.zero(base.offset_by(i)));
                 self.counters.materialised += RUN_PAGES;
-                Entry::held(PageState::Exclusive, base)
+                Entry { rank: self.kept_rank(), ..Entry::held(PageState::Exclusive, base) }
             }
             None => Entry::zero(PageState::Exclusive),
         };
@@ -417,6 +420,7 @@ impl Coherence {
             .expect("frames for tables are kept back");
         if whole {
             self.masters += RUN_PAGES;
+            self.replacement.ranked(0, entry.rank, RUN_PAGES);
         } else if let Some(base) = run {
             (0..RUN_PAGES).for_each(|i| self.pool.release(base.offset_by(i)));
         }

@@ -1,8 +1,8 @@
 //! A leaf entry: what the node holds of one page, and how the hardware sees it.
 //!
 //! Common to both vendors: bits 12 to 51 are the frame (AMD APM vol. 2, 5.4
-//! and 15.25.5; Intel SDM vol. 3, 29.3.2), bits 52 to 55 are ignored by both
-//! and keep the coherence state. What differs (permission, large-page, accessed
+//! and 15.25.5; Intel SDM vol. 3, 29.3.2), bits 52 to 62 are ignored by both as
+//! they are set up here and keep the coherence state and the page's rank. What differs (permission, large-page, accessed
 //! and memory-type bits) is a [`Format`], a value chosen once at boot.
 
 use addr::Frame;
@@ -50,19 +50,21 @@ pub struct Entry {
     pub leaving: bool,
     /// The hardware has used the entry since the bit was cleared.
     pub accessed: bool,
+    /// What the choice of pages to evict keeps with a page held; 0 at first.
+    pub rank: u8,
 }
 
 impl Entry {
     /// A page that lies in `frame`.
     #[must_use]
     pub const fn held(state: PageState, frame: Frame) -> Entry {
-        Entry { state, frame: Some(frame), leaving: false, accessed: false }
+        Entry { state, frame: Some(frame), leaving: false, accessed: false, rank: 0 }
     }
 
     /// A page of zeroes without a frame.
     #[must_use]
     pub const fn zero(state: PageState) -> Entry {
-        Entry { state, frame: None, leaving: false, accessed: false }
+        Entry { state, frame: None, leaving: false, accessed: false, rank: 0 }
     }
 
     /// Whether the guest may write through this entry.
@@ -108,12 +110,15 @@ impl Format {
 const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
 const STATE_SHIFT: u32 = 52;
 const LEAVING: u64 = 1 << 54;
+const RANK_SHIFT: u32 = 55;
+/// Where an entry that is not present keeps its history.
+const HISTORY_SHIFT: u32 = 12;
 
 impl Format {
     /// Encodes a leaf. `large` for the 2 MiB level.
     #[must_use]
     pub fn encode(&self, entry: &Entry, large: bool) -> u64 {
-        let mut bits = (entry.state as u64) << STATE_SHIFT;
+        let mut bits = (entry.state as u64) << STATE_SHIFT | u64::from(entry.rank) << RANK_SHIFT;
         if entry.leaving {
             bits |= LEAVING;
         }
@@ -145,7 +150,29 @@ impl Format {
             frame: present.then_some(Frame((bits & FRAME_MASK) >> addr::PAGE_SHIFT)),
             leaving: bits & LEAVING != 0,
             accessed: self.accessed != 0 && bits & self.accessed != 0,
+            rank: (bits >> RANK_SHIFT) as u8,
         }
+    }
+
+    /// Encodes an entry of a page that is not here, with a word about its past;
+    /// it decodes as [`Entry::default`].
+    #[must_use]
+    pub fn encode_history(history: u32) -> u64 {
+        u64::from(history) << HISTORY_SHIFT
+    }
+
+    /// The word that [`Format::encode_history`] left; 0 if there is none or the
+    /// page is here.
+    #[must_use]
+    pub fn decode_history(bits: u64) -> u32 {
+        let here = bits & !(u64::from(u32::MAX) << HISTORY_SHIFT) != 0;
+        if here { 0 } else { (bits >> HISTORY_SHIFT) as u32 }
+    }
+
+    /// Whether the hardware sets accessed flags.
+    #[must_use]
+    pub const fn has_accessed(&self) -> bool {
+        self.accessed != 0
     }
 
     /// Encodes a pointer to a table.
@@ -178,7 +205,8 @@ mod tests {
         for format in [Format::NPT, Format::EPT] {
             for state in [PageState::Shared, PageState::Owned, PageState::Exclusive] {
                 for leaving in [false, true] {
-                    let e = Entry { leaving, ..Entry::held(state, Frame(0x1234)) };
+                    let rank = if leaving { 0xff } else { 0x81 };
+                    let e = Entry { leaving, rank, ..Entry::held(state, Frame(0x1234)) };
                     assert_eq!(format.decode(format.encode(&e, false)), e);
                     assert_eq!(format.decode(format.encode(&e, true)), e);
                     assert_eq!(format.decode_table(format.encode(&e, false)), None);
@@ -188,6 +216,11 @@ mod tests {
                 assert_eq!(format.decode(format.encode(&z, true)), z);
             }
             assert_eq!(format.decode(0), Entry::default());
+            let past = Format::encode_history(u32::MAX);
+            assert_eq!(format.decode(past), Entry::default());
+            assert_eq!(Format::decode_history(past), u32::MAX);
+            let here = Entry::held(PageState::Shared, Frame(9));
+            assert_eq!(Format::decode_history(format.encode(&here, false)), 0);
             let t = format.encode_table(Frame(7));
             assert_eq!(format.decode_table(t), Some(Frame(7)));
         }

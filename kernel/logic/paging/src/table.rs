@@ -74,6 +74,12 @@ impl PageTable {
         Ok(PageTable { format, root, tables: 1 })
     }
 
+    /// The vendor's bits.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// The root, for the processor's nested page table pointer.
     #[must_use]
     pub fn root(&self) -> Frame {
@@ -224,7 +230,8 @@ impl PageTable {
             return Ok(false);
         }
         if let Some(leaves) = self.format.decode_table(bits) {
-            if (0..512).any(|i| memory.read_entry(leaves, i) != 0) {
+            let held = |i| self.format.decode(memory.read_entry(leaves, i)).state;
+            if (0..512).any(|i| held(i) != PageState::Invalid) {
                 return Ok(false);
             }
             self.tables -= 1;
@@ -250,11 +257,35 @@ impl PageTable {
         Ok(())
     }
 
-    /// Clears the accessed flag of a leaf.
-    pub fn clear_accessed(&mut self, memory: &mut impl HostMemory, gfn: Gfn) {
+    /// Clears the accessed flag of a leaf and gives it a rank.
+    pub fn set_rank(&mut self, memory: &mut impl HostMemory, gfn: Gfn, rank: u8) {
         if let Some(slot) = self.find(memory, gfn) {
             let bits = memory.read_entry(slot.table, slot.index);
-            memory.write_entry(slot.table, slot.index, bits & !self.format.accessed);
+            let entry = Entry { rank, accessed: false, ..self.format.decode(bits) };
+            memory.write_entry(slot.table, slot.index, self.format.encode(&entry, slot.large));
+        }
+    }
+
+    /// Keeps a word about the past of a page that is not here. It is lost when
+    /// the page comes back, and where the page has no table of leaves.
+    pub fn set_history(&mut self, memory: &mut impl HostMemory, gfn: Gfn, history: u32) {
+        if let Some(slot) = self.find(memory, gfn)
+            && !slot.large
+            && self.format.decode(memory.read_entry(slot.table, slot.index)).state
+                == PageState::Invalid
+        {
+            memory.write_entry(slot.table, slot.index, Format::encode_history(history));
+        }
+    }
+
+    /// The word that [`PageTable::set_history`] has left; 0 for none.
+    #[must_use]
+    pub fn history(&self, memory: &impl HostMemory, gfn: Gfn) -> u32 {
+        match self.find(memory, gfn) {
+            Some(slot) if !slot.large => {
+                Format::decode_history(memory.read_entry(slot.table, slot.index))
+            }
+            _ => 0,
         }
     }
 
