@@ -1,6 +1,7 @@
 //! The driver that was chosen at boot.
 
 use crate::e1000::E1000;
+use crate::shm::SharedMemory;
 use crate::virtio::VirtioNet;
 use crate::{Mmio, Nic, NicCounters, PageSlice, TransmitError};
 
@@ -12,6 +13,8 @@ pub enum AnyNic {
     E1000(E1000<Mmio>),
     /// virtio-net.
     Virtio(VirtioNet<Mmio>),
+    /// Memory that all nodes see.
+    Shared(SharedMemory),
 }
 
 macro_rules! each {
@@ -19,6 +22,7 @@ macro_rules! each {
         match $any {
             AnyNic::E1000($nic) => $call,
             AnyNic::Virtio($nic) => $call,
+            AnyNic::Shared($nic) => $call,
         }
     };
 }

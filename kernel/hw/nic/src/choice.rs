@@ -1,10 +1,10 @@
-//! Which of the node's Ethernet functions to drive.
+//! Which of the node's links to drive: Ethernet functions and shared memory.
 //!
 //! The order of [`Kind`] is the order of preference: it follows the page
 //! round trips measured under emulation, where an e1000's transmit runs at
 //! once and virtio's passes through another thread.
 
-use crate::{e1000, virtio};
+use crate::{e1000, shm, virtio};
 use alloc::vec::Vec;
 use platform::pci::{Address, Device};
 
@@ -13,6 +13,8 @@ const VENDOR_INTEL: u16 = 0x8086;
 /// A driver of this crate, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
+    /// Shared memory (ivshmem).
+    Shared,
     /// Intel 8254x.
     E1000,
     /// Intel 82574L.
@@ -26,6 +28,7 @@ impl Kind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Kind::Shared => "shm",
             Kind::E1000 => "e1000",
             Kind::E1000e => "e1000e",
             Kind::Virtio => "virtio",
@@ -35,6 +38,9 @@ impl Kind {
     /// The driver for a function, if there is one.
     #[must_use]
     pub fn of(device: &Device) -> Option<Kind> {
+        if (device.vendor, device.device) == (shm::VENDOR, shm::DEVICE) {
+            return Some(Kind::Shared);
+        }
         if device.vendor == virtio::VENDOR && virtio::DEVICES.contains(&device.device) {
             return Some(Kind::Virtio);
         }
@@ -48,7 +54,7 @@ impl Kind {
     }
 }
 
-/// The Ethernet functions with a driver that fit the wish, best first.
+/// The functions with a driver that fit the wish, best first.
 pub(crate) fn candidates(devices: &[Device], wanted: Option<&str>) -> Vec<(Kind, Device)> {
     let fits = |kind: Kind, device: &Device| match wanted {
         None => true,
@@ -105,6 +111,15 @@ mod tests {
 
     fn places(wanted: Option<&str>) -> Vec<u8> {
         candidates(&node(), wanted).iter().map(|(_, d)| d.address.device).collect()
+    }
+
+    #[test]
+    fn shared_memory_is_preferred() {
+        let mut devices = node().to_vec();
+        devices.push(function(6, shm::VENDOR, shm::DEVICE));
+        let best = candidates(&devices, None)[0];
+        assert_eq!((best.0, best.1.address.device), (Kind::Shared, 6));
+        assert_eq!(candidates(&devices, Some("shm")).len(), 1);
     }
 
     #[test]

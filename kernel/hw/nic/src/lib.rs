@@ -6,7 +6,7 @@
 //! halts.
 //!
 //! [`Nic`] is the contract, [`AnyNic`] the choice made at boot, [`probe`]
-//! makes it. [`e1000`] and [`virtio`] are the drivers; they see their device
+//! makes it. [`e1000`], [`virtio`] and [`shm`] are the drivers; they see their device
 //! through [`Registers`] and [`DmaRegion`] only, so they run on the host
 //! against a fake. Nothing a device writes is believed: lengths and indices
 //! are checked.
@@ -28,6 +28,7 @@ mod fake;
 mod frame;
 mod probe;
 mod registers;
+pub mod shm;
 pub mod virtio;
 
 pub use any::AnyNic;
@@ -64,6 +65,9 @@ pub enum NicError {
     BadConfiguration,
     /// The device refused the features the driver cannot do without.
     Features,
+    /// Every place in the shared memory is taken: by more nodes than it has
+    /// places for, or by nodes of before, if it was not cleared.
+    NoPlace,
 }
 
 /// One running network interface.

@@ -6,6 +6,7 @@
 use crate::choice::{Kind, candidates};
 use crate::dma::{DmaRegion, Environment};
 use crate::e1000::{self, E1000};
+use crate::shm::{self, SharedMemory, SharedRegion};
 use crate::virtio::capabilities::{self, Place};
 use crate::virtio::{self, InterruptKind, Structures, VirtioNet};
 use crate::{AnyNic, Mmio, Nic, NicError};
@@ -13,10 +14,10 @@ use addr::PAGE_SIZE;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
-use platform::clock;
 use platform::interrupts;
 use platform::memory::BootMemory;
 use platform::pci::{Address, Device};
+use platform::{clock, cpu, rtc};
 
 /// PCI base class of network controllers, and the Ethernet subclass.
 const CLASS_NETWORK: u8 = 0x02;
@@ -62,7 +63,7 @@ pub struct ProbeError {
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.seen.is_empty() {
-            return f.write_str("this node has no Ethernet controller");
+            return f.write_str("this node has no Ethernet controller and no shared memory");
         }
         f.write_str("no usable NIC among")?;
         for seen in &self.seen {
@@ -184,8 +185,11 @@ pub fn probe(
             }
         }
     }
-    let ethernet = |d: &&Device| d.class == CLASS_NETWORK && d.subclass == SUBCLASS_ETHERNET;
-    let seen = devices.iter().filter(ethernet).map(|d| Seen {
+    let link = |d: &&Device| {
+        (d.class == CLASS_NETWORK && d.subclass == SUBCLASS_ETHERNET)
+            || Kind::of(d) == Some(Kind::Shared)
+    };
+    let seen = devices.iter().filter(link).map(|d| Seen {
         address: d.address,
         vendor: d.vendor,
         device: d.device,
@@ -205,6 +209,7 @@ fn start(
         Kind::E1000 => start_e1000(device, e1000::Family::I8254x, mtu_limit, environment),
         Kind::E1000e => start_e1000(device, e1000::Family::I82574, mtu_limit, environment),
         Kind::Virtio => start_virtio(device, mtu_limit, environment),
+        Kind::Shared => start_shared(device, mtu_limit, environment),
     }
 }
 
@@ -255,6 +260,24 @@ fn start_e1000(
         .filter(|&vector| device.enable_msi(vector));
     let interrupt = message.map_or_else(|| line(device), Interrupt::Message);
     Ok((AnyNic::E1000(nic), interrupt))
+}
+
+fn start_shared(
+    device: &Device,
+    mtu_limit: Option<u16>,
+    environment: &mut Machine<'_>,
+) -> Result<(AnyNic, Interrupt), NicError> {
+    let mapped = device.map_bar_cached(shm::MEMORY_BAR);
+    let (base, size) = mapped.map_err(|_| NicError::BadConfiguration)?;
+    let base = NonNull::new(base).ok_or(NicError::BadConfiguration)?;
+    let size = usize::try_from(size).map_err(|_| NicError::BadConfiguration)?;
+    // SAFETY: the platform mapped the BAR for good, page-aligned; it belongs
+    // to this function, which has this one driver.
+    let region = unsafe { SharedRegion::new(base, size) };
+    let seeds = [clock::now_tsc(), rtc::unix_seconds().unwrap_or(0), cpu::random().unwrap_or(0)];
+    let identity = seeds.iter().fold(0, |id: u64, s| id.rotate_left(21) ^ s) | 1;
+    let link = SharedMemory::start(region, identity, mtu_limit, environment)?;
+    Ok((AnyNic::Shared(link), Interrupt::Absent))
 }
 
 fn start_virtio(
@@ -311,6 +334,6 @@ mod tests {
             "no usable NIC among 00:01.0 [10ec:8168] 00:05.0 [8086:100e failed: ResetTimeout]"
         );
         let none = ProbeError { seen: Vec::new() }.to_string();
-        assert_eq!(none, "this node has no Ethernet controller");
+        assert_eq!(none, "this node has no Ethernet controller and no shared memory");
     }
 }
