@@ -1,21 +1,17 @@
 //! A running cluster: N emulators, their links, and what they say.
 
-use crate::command::{NodePlan, arguments};
 use crate::link::{self, Links};
-use crate::logs::{LogFile, Tail};
-use crate::process::{self, Running};
+use crate::logs::Tail;
+use crate::node::{Node, Starting};
+use crate::process;
 use crate::switch::{Mac, Switch};
-use crate::voice::{Source, Voice};
-use crate::{Kind, LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
-use nix::sys::socket::{setsockopt, sockopt};
+use crate::voice::Voice;
+use crate::{LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What a leading node needs beside the payload itself: image, heap, tables.
@@ -69,23 +65,9 @@ pub struct NodeOverride {
 pub struct Cluster {
     nodes: Vec<Option<Node>>,
     messages: Receiver<Message>,
-    inputs: BTreeMap<Port, UnixStream>,
+    inputs: BTreeMap<Port, File>,
     switch: Option<Switch>,
     started: Instant,
-}
-
-/// One emulator.
-struct Node {
-    running: Running,
-    tail: Tail,
-    /// Ends when the emulator has ended and all it said was passed on.
-    waiter: Option<JoinHandle<()>>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.running.kill();
-    }
 }
 
 impl Cluster {
@@ -96,7 +78,12 @@ impl Cluster {
     /// keeps running then.
     pub fn start(config: &ClusterConfig) -> Result<Self, RunnerError> {
         check(config)?;
-        let Links { ends, switch } = link::connect(config.nodes, &config.link)?;
+        let program = config.recipe.emulator.program();
+        if !process::in_path(program) {
+            return Err(RunnerError::NoEmulator(program));
+        }
+        let wiring = config.recipe.emulator.wiring();
+        let Links { ends, switch } = link::connect(config.nodes, wiring, &config.link)?;
         let (sender, messages) = mpsc::channel();
         let started = Instant::now();
         let mut cluster =
@@ -110,7 +97,7 @@ impl Cluster {
             }
             let voice = Voice { node, started, messages: sender.clone(), tail: Tail::default() };
             let starting = Starting { config, changes, voice, cluster_id };
-            let node = starting.start(end.into(), &mut cluster.inputs)?;
+            let node = starting.start(end, &mut cluster.inputs)?;
             cluster.nodes.push(Some(node));
         }
         Ok(cluster)
@@ -134,9 +121,9 @@ impl Cluster {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn input(&self, port: Port) -> io::Result<UnixStream> {
+    pub fn input(&self, port: Port) -> io::Result<File> {
         match self.inputs.get(&port) {
-            Some(stream) => stream.try_clone(),
+            Some(line) => line.try_clone(),
             None => Err(io::Error::new(io::ErrorKind::NotFound, "the node has no such port")),
         }
     }
@@ -195,9 +182,6 @@ fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
     if recipe.direct && config.nodes != 1 {
         return Err(RunnerError::DirectWithNodes(recipe.name.clone()));
     }
-    if !process::in_path(&recipe.emulator) && !Path::new(&recipe.emulator).is_file() {
-        return Err(RunnerError::NoEmulator(recipe.emulator.clone()));
-    }
     let size = |path: &Path| {
         std::fs::metadata(path).map(|m| m.len()).map_err(|e| RunnerError::file(path, "read", e))
     };
@@ -212,13 +196,6 @@ fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
     Ok(())
 }
 
-/// How long a node polls before it halts. Nodes that have a processor of the
-/// host each may well poll; more of them would keep each other from running.
-fn spin_us(nodes: u32) -> u32 {
-    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-    if nodes as usize <= processors { 2000 } else { 50 }
-}
-
 /// A number that tells this cluster from every other.
 fn random_id() -> u64 {
     fastrand::u64(1..)
@@ -226,145 +203,9 @@ fn random_id() -> u64 {
 
 /// The address of node `n`'s network card: locally administered, in QEMU's
 /// range, the same in every run.
-fn default_mac(node: u32) -> Mac {
+pub(crate) fn default_mac(node: u32) -> Mac {
     let [.., high, low] = node.to_be_bytes();
     [0x52, 0x54, 0x00, 0x50, high, low]
-}
-
-/// Bytes that a serial line may hold. The kernel counts each write of an
-/// emulator, one character, with hundreds of bytes of its own.
-const SERIAL_BUFFER_BYTES: usize = 8 << 20;
-
-/// Makes the two ends of a serial line; the emulator gets the second.
-fn serial_line() -> io::Result<(UnixStream, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    // Root may exceed the system's limit; others get what it allows.
-    if setsockopt(&theirs, sockopt::SndBufForce, &SERIAL_BUFFER_BYTES).is_err() {
-        setsockopt(&theirs, sockopt::SndBuf, &SERIAL_BUFFER_BYTES)?;
-    }
-    Ok((ours, theirs))
-}
-
-/// One node that is about to start.
-struct Starting<'a> {
-    config: &'a ClusterConfig,
-    changes: NodeOverride,
-    voice: Voice,
-    cluster_id: u64,
-}
-
-impl Starting<'_> {
-    /// Starts the emulator and the threads that listen to it.
-    fn start(
-        self,
-        net: OwnedFd,
-        inputs: &mut BTreeMap<Port, UnixStream>,
-    ) -> Result<Node, RunnerError> {
-        let system = RunnerError::system("making a serial line to a node");
-        let sources = self.sources();
-        let pairs = sources.iter().map(|_| serial_line()).collect::<io::Result<Vec<_>>>();
-        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.map_err(system)?.into_iter().unzip();
-        let serial: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
-        let mut command = process::guarded(&self.config.recipe.emulator);
-        command.args(self.arguments(&serial, net.as_raw_fd()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let inherited = theirs.into_iter().map(OwnedFd::from).chain([net]).collect();
-        let (running, mut child) = process::start(command, inherited)
-            .map_err(RunnerError::system("starting the emulator"))?;
-        // From here on the node is killed with the handle, whatever fails.
-        let mut node = Node { running, tail: self.voice.tail.clone(), waiter: None };
-        let mut listeners = Vec::new();
-        if let Some(stderr) = child.stderr.take() {
-            listeners.push(self.listen(Source::Emulator, stderr));
-        }
-        for (source, stream) in sources.into_iter().zip(ours) {
-            let copy = stream.try_clone().map_err(RunnerError::system("sharing a serial line"));
-            match (source, copy) {
-                (Source::Guest(port), Ok(copy)) => drop(inputs.insert(port, copy)),
-                (_, Ok(_)) => {}
-                (_, Err(error)) => return Err(error),
-            }
-            listeners.push(self.listen(source, stream));
-        }
-        let voice = self.voice;
-        node.waiter = Some(std::thread::spawn(move || {
-            let status = process::wait(child);
-            for listener in listeners.into_iter().flatten() {
-                let _ = listener.join();
-            }
-            if let Ok(status) = status {
-                voice.say(Kind::Exited(status));
-            }
-        }));
-        Ok(node)
-    }
-
-    /// The serial ports of this node, COM1 first.
-    fn sources(&self) -> Vec<Source> {
-        let guest = Port::ALL.map(Source::Guest);
-        match (self.config.recipe.direct, self.voice.node) {
-            (true, _) => guest.to_vec(),
-            (false, 0) => [&[Source::Log], &guest[..]].concat(),
-            (false, _) => vec![Source::Log],
-        }
-    }
-
-    /// The emulator's arguments.
-    fn arguments(&self, serial: &[RawFd], net: RawFd) -> Vec<std::ffi::OsString> {
-        let config = self.config;
-        let node = self.voice.node;
-        arguments(&NodePlan {
-            recipe: &config.recipe,
-            cpu: self.changes.cpu.as_deref().unwrap_or(&config.recipe.cpu),
-            memory: self.changes.memory.unwrap_or(config.memory),
-            image: self.changes.image.as_deref().unwrap_or(&config.image),
-            initrd: if node == 0 { config.payload.as_deref() } else { None },
-            append: &self.append(),
-            serial,
-            net,
-            mac: self.changes.mac.unwrap_or_else(|| default_mac(node)),
-        })
-    }
-
-    /// The node's command line.
-    fn append(&self) -> String {
-        let config = self.config;
-        if config.recipe.direct {
-            return config.append.clone();
-        }
-        let mut line = format!(
-            "nodes={} cluster={:016x} join_timeout={} nic=auto mtu={} spin_us={}",
-            config.nodes,
-            self.cluster_id,
-            config.join_timeout.as_secs(),
-            config.recipe.mtu,
-            spin_us(config.nodes)
-        );
-        let lead = if self.voice.node == 0 { "lead" } else { "" };
-        let own = self.changes.append.as_deref().unwrap_or_default();
-        for words in [lead, &config.append, own].iter().filter(|w| !w.is_empty()) {
-            line.push(' ');
-            line.push_str(words);
-        }
-        line
-    }
-
-    /// Starts the thread that passes on what comes from `source`.
-    fn listen(
-        &self,
-        source: Source,
-        stream: impl Read + Send + 'static,
-    ) -> Result<JoinHandle<()>, RunnerError> {
-        let what = match source {
-            Source::Log => "log",
-            Source::Guest(port) => port.name(),
-            Source::Emulator => "emulator",
-        };
-        let name = format!("node-{}-{what}.log", self.voice.node);
-        let log = LogFile::create(self.config.log_dir.as_deref(), &name)?;
-        let voice = self.voice.clone();
-        Ok(std::thread::spawn(move || voice.relay(source, stream, log)))
-    }
 }
 
 #[cfg(test)]
@@ -384,7 +225,7 @@ mod tests {
     fn a_cluster_that_cannot_work_is_refused() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines");
         let config = |machine: &str, nodes| ClusterConfig {
-            recipe: Recipe { emulator: "sh".into(), ..Recipe::load(&folder, machine).unwrap() },
+            recipe: Recipe::load(&folder, machine).unwrap(),
             nodes,
             memory: "128M".parse().unwrap(),
             image: folder.join("q35-svm.toml"),

@@ -24,7 +24,7 @@ pub enum RunnerError {
     },
     /// The emulator is not installed.
     #[error("the emulator {0} was not found; `cargo pangaea doctor` says how to install it")]
-    NoEmulator(String),
+    NoEmulator(&'static str),
     /// A number of nodes outside the limits.
     #[error("a cluster has 1 to {max} nodes, not {0}", max = crate::NODES_MAX)]
     NodeCount(u32),
@@ -52,11 +52,14 @@ pub enum RunnerError {
     File {
         /// The file.
         path: PathBuf,
-        /// "read" or "written".
+        /// "read", "written" or "copied".
         verb: &'static str,
         /// The system's reason.
         source: io::Error,
     },
+    /// A bootable disc could not be made.
+    #[error("the bootable disc could not be made: {0}")]
+    Disc(String),
     /// A call to the operating system failed.
     #[error("{what} failed: {source}")]
     System {

@@ -6,7 +6,7 @@
 //! stream of [`Message`]s. [`Session`] reads that stream and knows how a run
 //! ends: it is a pure state machine, so its rules are tested without an
 //! emulator. The rest is what these two stand on: [`cpio`] archives for the
-//! guest's payload, the [`event`]s a node prints, the [`switch`] that can
+//! guest's payload, bootable [`disc`]s, the [`event`]s a node prints, the [`switch`] that can
 //! lose, double and reorder frames, [`pcap`] captures, and the [`symbols`] of
 //! a node's backtrace.
 //!
@@ -17,8 +17,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
-mod command;
 pub mod cpio;
+pub mod disc;
+mod emulator;
 mod error;
 pub mod event;
 pub mod faults;
@@ -26,6 +27,7 @@ mod link;
 mod logs;
 pub mod memory;
 pub mod message;
+mod node;
 mod panic_watch;
 pub mod pcap;
 pub mod process;
@@ -37,6 +39,8 @@ pub mod symbols;
 mod voice;
 
 pub use cluster::{Cluster, ClusterConfig, NodeOverride};
+pub use disc::Disc;
+pub use emulator::Emulator;
 pub use error::RunnerError;
 pub use event::Event;
 pub use faults::Faults;

@@ -1,10 +1,11 @@
-//! The links between nodes, as sockets that the emulators inherit.
+//! The links between nodes.
 //!
 //! Two nodes hold the two ends of one pair of connected UDP sockets, with
 //! nothing between them: every further process costs a scheduling hop for
 //! each frame. More nodes, faults or a capture put a [`Switch`] between them.
 //! As the sockets are made here and inherited, there are no ports to agree
-//! on and none to clash over.
+//! on and none to clash over. An emulator that makes its socket itself gets a
+//! port instead, and always a switch.
 
 use crate::switch::Switch;
 use crate::{Faults, RunnerError, pcap};
@@ -27,24 +28,64 @@ pub struct LinkOptions {
 /// in the kernel and is not lost.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
+/// Where the ports for emulators are looked for: below those that the system
+/// gives to sockets which ask for none (Linux, `ip_local_port_range`).
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// How many of them are tried.
+const PORT_TRIES: u32 = 200;
+
+/// How an emulator's network card reaches the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wiring {
+    /// By a socket that it inherits.
+    Socket,
+    /// By a UDP port that it receives on; it sends to the next one.
+    Port,
+}
+
+/// A node's end of its link.
+pub(crate) enum End {
+    /// A socket to inherit.
+    Socket(UdpSocket),
+    /// A port to receive on.
+    Port(ReservedPort),
+}
+
+/// A UDP port of the loopback that is kept free until this is dropped.
+pub(crate) struct ReservedPort {
+    number: u16,
+    _socket: UdpSocket,
+}
+
+impl ReservedPort {
+    /// The port's number.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+}
+
 /// The nodes' ends of the links, and the switch between them if there is one.
 pub(crate) struct Links {
-    /// One socket a node; taken when its emulator starts.
-    pub(crate) ends: Vec<UdpSocket>,
+    /// One a node; taken when its emulator starts.
+    pub(crate) ends: Vec<End>,
     /// Lives as long as the cluster.
     pub(crate) switch: Option<Switch>,
 }
 
 /// Links `nodes` nodes.
-pub(crate) fn connect(nodes: u32, options: &LinkOptions) -> Result<Links, RunnerError> {
+pub(crate) fn connect(
+    nodes: u32,
+    wiring: Wiring,
+    options: &LinkOptions,
+) -> Result<Links, RunnerError> {
     options.faults.check()?;
-    let socket = || pair().map_err(RunnerError::system("making a link between nodes"));
-    let direct = nodes <= 2 && !options.faults.any() && options.pcap.is_none();
-    if direct {
-        let (a, b) = socket()?;
+    let failed = |error| RunnerError::system("making a link between nodes")(error);
+    let plain = !options.faults.any() && options.pcap.is_none();
+    if wiring == Wiring::Socket && nodes <= 2 && plain {
+        let (a, b) = pair().map_err(failed)?;
         // A single node's cable ends nowhere: its frames are lost.
         let ends = if nodes == 2 { vec![a, b] } else { vec![a] };
-        return Ok(Links { ends, switch: None });
+        return Ok(Links { ends: ends.into_iter().map(End::Socket).collect(), switch: None });
     }
     let capture = match &options.pcap {
         Some(path) => {
@@ -53,8 +94,12 @@ pub(crate) fn connect(nodes: u32, options: &LinkOptions) -> Result<Links, Runner
         }
         None => None,
     };
-    let pairs = (0..nodes).map(|_| socket()).collect::<Result<Vec<_>, _>>()?;
-    let (ours, ends) = pairs.into_iter().unzip();
+    let cable = || match wiring {
+        Wiring::Socket => pair().map(|(ours, theirs)| (ours, End::Socket(theirs))),
+        Wiring::Port => ports().map(|(ours, theirs)| (ours, End::Port(theirs))),
+    };
+    let cables = (0..nodes).map(|_| cable()).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    let (ours, ends) = cables.into_iter().unzip();
     let switch = Switch::start(ours, options.faults, capture)
         .map_err(RunnerError::system("starting the switch"))?;
     Ok(Links { ends, switch: Some(switch) })
@@ -66,12 +111,68 @@ pub(crate) fn pair() -> io::Result<(UdpSocket, UdpSocket)> {
     let b = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     a.connect(b.local_addr()?)?;
     b.connect(a.local_addr()?)?;
-    for socket in [&a, &b] {
-        // Root may exceed the system's limit; others get what it allows.
-        if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES).is_err() {
-            setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES)?;
-        }
-        setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
-    }
+    enlarge(&a)?;
+    enlarge(&b)?;
     Ok((a, b))
+}
+
+/// Finds two neighbouring UDP ports on the loopback: a socket on the upper
+/// one that is connected to the lower one, and the lower one.
+fn ports() -> io::Result<(UdpSocket, ReservedPort)> {
+    let mut failure = None;
+    for _ in 0..PORT_TRIES {
+        let lower = fastrand::u16(PORTS);
+        match neighbours(lower) {
+            Ok(found) => return Ok(found),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.expect("some were tried"))
+}
+
+fn neighbours(lower: u16) -> io::Result<(UdpSocket, ReservedPort)> {
+    // On all addresses, as the emulator will have it.
+    let theirs = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, lower))?;
+    let ours = UdpSocket::bind((Ipv4Addr::LOCALHOST, lower + 1))?;
+    ours.connect((Ipv4Addr::LOCALHOST, lower))?;
+    enlarge(&ours)?;
+    Ok((ours, ReservedPort { number: lower, _socket: theirs }))
+}
+
+/// Gives a socket large buffers.
+fn enlarge(socket: &UdpSocket) -> io::Result<()> {
+    // Root may exceed the system's limit; others get what it allows.
+    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES).is_err() {
+        setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES)?;
+    }
+    setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn nodes_with_ports_reach_each_other_through_the_switch() {
+        let links = connect(2, Wiring::Port, &LinkOptions::default()).unwrap();
+        let node = |end: &End| {
+            let End::Port(port) = end else { panic!("no port") };
+            port.number()
+        };
+        let numbers: Vec<u16> = links.ends.iter().map(node).collect();
+        drop(links.ends);
+        let sockets: Vec<_> = numbers
+            .iter()
+            .map(|&n| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, n)).expect("it was kept free"))
+            .collect();
+        let mut frame = [0xFF; 60];
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        sockets[0].send_to(&frame, (Ipv4Addr::LOCALHOST, numbers[0] + 1)).unwrap();
+        sockets[1].set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut got = [0; 100];
+        assert_eq!(sockets[1].recv(&mut got).unwrap(), frame.len());
+        assert_eq!(got[..60], frame);
+    }
 }

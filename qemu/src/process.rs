@@ -8,7 +8,7 @@
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
@@ -131,6 +131,14 @@ pub(crate) fn wait(mut child: Child) -> io::Result<ExitStatus> {
     });
     ENDED.notify_all();
     status
+}
+
+/// Whether a process has ended; it stays to be waited for.
+pub(crate) fn has_ended(child: &Child) -> bool {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    // An error says that it is nobody's child any more.
+    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive) | Err(nix::Error::EINTR))
 }
 
 /// Kills everything that was started and still runs, and waits until it is

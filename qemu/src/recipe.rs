@@ -2,7 +2,7 @@
 //!
 //! A recipe is a TOML file in `qemu/machines`; its name is the file's name.
 
-use crate::RunnerError;
+use crate::{Emulator, RunnerError};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -15,21 +15,28 @@ pub struct Recipe {
     pub name: String,
     /// One line for a person.
     pub about: String,
-    /// The emulator's program.
-    pub emulator: String,
-    /// The emulator's machine type (`-machine`).
+    /// The program that emulates it.
+    pub emulator: Emulator,
+    /// QEMU's machine type (`-machine`), or the chipset for Bochs.
     pub machine: String,
-    /// How it runs code (`-accel`).
+    /// How QEMU runs code (`-accel`).
+    #[serde(default)]
     pub accelerator: String,
-    /// The processor model and its features (`-cpu`).
+    /// How many instructions are a second of emulated time, for Bochs.
+    pub ips: Option<u32>,
+    /// The processor model, for QEMU with its features (`-cpu`).
     pub cpu: String,
-    /// The network card as a `-device` value without its backend and address.
+    /// The network card: for QEMU a `-device` value without its backend and
+    /// address.
     pub nic: String,
     /// Largest frame payload of the link in bytes.
     pub mtu: u16,
     /// Boots the guest's kernel without Pangaea, for comparison.
     #[serde(default)]
     pub direct: bool,
+    /// Words that every node has on its own command line.
+    #[serde(default)]
+    pub words: String,
     /// Further arguments of the emulator.
     #[serde(default)]
     pub args: Vec<String>,
@@ -47,7 +54,25 @@ impl Recipe {
         if !(1500..=16_000).contains(&recipe.mtu) {
             return Err(bad(format!("an mtu of {} is not within 1500 to 16000", recipe.mtu)));
         }
+        recipe.check_emulator().map_err(bad)?;
         Ok(recipe)
+    }
+
+    /// Says what the emulator lacks in the recipe or cannot use.
+    fn check_emulator(&self) -> Result<(), String> {
+        let (qemu, name) = (self.emulator == Emulator::Qemu, self.emulator.program());
+        if qemu == self.accelerator.is_empty() {
+            let verb = if qemu { "needs" } else { "has" };
+            let no = if qemu { "an" } else { "no" };
+            return Err(format!("{name} {verb} {no} accelerator"));
+        }
+        if qemu == self.ips.is_some() {
+            return Err(format!("{name} {} `ips`", if qemu { "has no" } else { "needs" }));
+        }
+        if self.direct && !qemu {
+            return Err(format!("{name} boots no kernel directly"));
+        }
+        Ok(())
     }
 
     /// Loads the recipe `name` from the folder of recipes.
@@ -122,6 +147,23 @@ mod tests {
     fn a_bad_field_is_named() {
         let error = Recipe::parse(Path::new("x.toml"), "speed = 3").unwrap_err().to_string();
         assert!(error.contains("speed"), "{error}");
+    }
+
+    #[test]
+    fn what_an_emulator_cannot_use_is_refused() {
+        let read = |name| std::fs::read_to_string(folder().join(name)).unwrap();
+        let parse = |text: &str| Recipe::parse(Path::new("x.toml"), text);
+        let (qemu, bochs) = (read("q35-svm.toml"), read("bochs-vtx.toml"));
+        for bad in [
+            qemu.replace("accelerator = \"tcg\"", ""),
+            format!("ips = 5\n{qemu}"),
+            bochs.replace("ips = ", "# ips = "),
+            format!("accelerator = \"tcg\"\n{bochs}"),
+            format!("direct = true\n{bochs}"),
+            bochs.replace("emulator = \"bochs\"", "emulator = \"simh\""),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

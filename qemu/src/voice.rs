@@ -1,5 +1,6 @@
 //! The voice of one node: reads its ports and passes on what it says.
 
+use crate::emulator;
 use crate::event::{self, Parsed};
 use crate::logs::{Lines, LogFile, Tail};
 use crate::{Kind, Message, Port};
@@ -48,9 +49,7 @@ impl Voice {
     /// Passes a line on as what it is.
     fn line(&self, source: Source, line: &str) {
         if matches!(source, Source::Emulator) {
-            // TCG warns about each feature of the processor model that it
-            // lacks; that is known and tells nothing about this run.
-            if !line.contains("TCG doesn't support requested feature") {
+            if !emulator::is_noise(line) {
                 self.tail.push(line);
                 self.say(Kind::Emulator(line.to_owned()));
             }

@@ -2,7 +2,7 @@
 
 use crate::cli::{FuzzArgs, TestArgs};
 use crate::compile::{self, Toolchain, workspace};
-use crate::doctor::{EMULATOR, IMAGE_NEEDS, TEST_NEEDS};
+use crate::doctor::{BOCHS, IMAGE_NEEDS, QEMU, TEST_NEEDS};
 use crate::fuzz;
 use crate::guest::Guest;
 use crate::progress::Progress;
@@ -153,9 +153,9 @@ fn fuzz_step() -> Result<Outcome> {
 
 /// Boots whole clusters.
 fn system_tests(progress: &Progress) -> Result<Outcome> {
-    system::ensure(&EMULATOR, progress)?;
-    system::ensure(&IMAGE_NEEDS, progress)?;
-    system::ensure(&TEST_NEEDS, progress)?;
+    for needs in [&QEMU[..], &BOCHS, &IMAGE_NEEDS, &TEST_NEEDS] {
+        system::ensure(needs, progress)?;
+    }
     compile::node_image(progress)?;
     compile::build("pangaea-guests", progress)?;
     Guest::prepare(None, progress)?;

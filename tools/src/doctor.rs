@@ -6,15 +6,43 @@ use crate::fuzz::FUZZ_NEEDS;
 use crate::progress::Progress;
 use crate::system::{self, Need, Probe, install_command, missing_packages};
 use anyhow::Result;
-use runner::Recipe;
+use runner::{Emulator, Recipe};
 
-/// The emulator.
-pub(crate) const EMULATOR: [Need; 1] = [Need {
+/// QEMU, which runs the nodes by default.
+pub(crate) const QEMU: [Need; 1] = [Need {
     name: "qemu-system-x86_64",
     probe: Probe::Program("qemu-system-x86_64"),
     package: "qemu-system-x86",
     purpose: "runs the nodes",
 }];
+
+/// Bochs, beside what makes the disc that it boots.
+pub(crate) const BOCHS: [Need; 4] = [
+    Need {
+        name: "bochs",
+        probe: Probe::Program("bochs"),
+        package: "bochs",
+        purpose: "runs nodes with VT-x",
+    },
+    Need {
+        name: "Bochs's screen",
+        probe: Probe::File("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so"),
+        package: "bochs-term",
+        purpose: "runs nodes with VT-x",
+    },
+    Need {
+        name: "Bochs's BIOS",
+        probe: Probe::File("/usr/share/bochs/BIOS-bochs-latest"),
+        package: "bochsbios",
+        purpose: "runs nodes with VT-x",
+    },
+    Need {
+        name: "Bochs's VGA BIOS",
+        probe: Probe::File("/usr/share/vgabios/vgabios.bin"),
+        package: "vgabios",
+        purpose: "runs nodes with VT-x",
+    },
+];
 
 /// What a bootable image is made with.
 pub(crate) const IMAGE_NEEDS: [Need; 5] = [
@@ -74,10 +102,12 @@ const GUEST_NEEDS: [Need; 2] = [
     },
 ];
 
-/// What a recipe's emulator needs; one that is not in Debian's packages is
-/// the user's affair.
-pub(crate) fn emulator_needs(recipe: &Recipe) -> &'static [Need] {
-    if recipe.emulator == EMULATOR[0].name { &EMULATOR } else { &[] }
+/// What a recipe's emulator needs.
+pub(crate) fn emulator_needs(recipe: &Recipe) -> Vec<Need> {
+    match recipe.emulator {
+        Emulator::Qemu => QEMU.to_vec(),
+        Emulator::Bochs => BOCHS.into_iter().chain(IMAGE_NEEDS).collect(),
+    }
 }
 
 /// Prints what there is and returns the exit status: 0 if all is there.
@@ -107,7 +137,8 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
 
 /// Everything that a package can bring.
 fn needs() -> Vec<Need> {
-    let mut needs = EMULATOR.to_vec();
+    let mut needs = QEMU.to_vec();
+    needs.extend(BOCHS);
     needs.extend(IMAGE_NEEDS);
     needs.extend(TEST_NEEDS);
     needs.extend(FUZZ_NEEDS);

@@ -1,17 +1,19 @@
 //! `cargo pangaea image`: a bootable image for real machines.
 //!
 //! The image is an ISO that also works when it is written to a USB stick, and
-//! boots by BIOS and by UEFI. GRUB loads the node's image by Multiboot2, and
-//! for the leading machine the guest's parts as modules named `kernel`,
-//! `initrd` and `cmdline`.
+//! boots by BIOS and by UEFI. For the leading machine it has the guest's parts
+//! as modules named `kernel`, `initrd` and `cmdline`.
 
 use crate::cli::ImageArgs;
 use crate::doctor::IMAGE_NEEDS;
 use crate::payload::GuestFiles;
 use crate::progress::Progress;
 use crate::{compile, system};
-use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use runner::disc::{Content, Disc, Entry};
+
+/// How many seconds the boot menu waits for a choice.
+const MENU_WAIT_S: u32 = 10;
 
 /// Makes the image and says how to use it.
 pub(crate) fn image(args: &ImageArgs) -> Result<u8> {
@@ -24,72 +26,38 @@ pub(crate) fn image(args: &ImageArgs) -> Result<u8> {
         &progress,
     )?;
     let node = compile::node_image(&progress)?;
-    let folder = Staging::make()?;
-    fill(&folder.0, args, &node, &guest)?;
     progress.stage("making the bootable image");
-    let mut make = system::child("grub-mkrescue");
-    make.arg("-o").arg(&args.output).arg(&folder.0);
-    system::run(&mut make).context("the bootable image could not be made")?;
+    let files = vec![
+        ("kernel", Content::File(&guest.kernel)),
+        ("initrd", Content::File(&guest.initrd)),
+        ("cmdline", Content::Text(&guest.command_line)),
+    ];
+    let entries = entries(args, fastrand::u64(1..));
+    let default = usize::from(args.lend);
+    let disc = Disc { node: &node, files, entries, default, wait_s: MENU_WAIT_S };
+    disc.write(&args.output)?;
     progress.clear();
     print_use(args)?;
     Ok(0)
 }
 
-/// A folder that is removed when this is dropped.
-struct Staging(PathBuf);
-
-impl Staging {
-    fn make() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("pangaea-image-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("boot/grub"))?;
-        std::fs::create_dir_all(folder.join("pangaea"))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // Leftovers in the folder of temporary files harm nobody.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Puts everything where GRUB will look for it.
-fn fill(folder: &Path, args: &ImageArgs, node: &Path, guest: &GuestFiles) -> Result<()> {
-    let copy = |from: &Path, to: &str| {
-        std::fs::copy(from, folder.join(to))
-            .with_context(|| format!("the file {} cannot be copied", from.display()))
-    };
-    copy(node, "pangaea/node")?;
-    copy(&guest.kernel, "pangaea/kernel")?;
-    copy(&guest.initrd, "pangaea/initrd")?;
-    std::fs::write(folder.join("pangaea/cmdline"), &guest.command_line)?;
-    let menu = menu(args, fastrand::u64(1..));
-    std::fs::write(folder.join("boot/grub/grub.cfg"), menu)?;
-    Ok(())
-}
-
-/// GRUB's menu: one entry to lead, one to lend memory.
-fn menu(args: &ImageArgs, cluster: u64) -> String {
+/// The boot menu: one entry to lead, one to lend memory.
+fn entries(args: &ImageArgs, cluster: u64) -> Vec<Entry<'static>> {
     let ImageArgs { nodes, mtu, join_timeout, .. } = *args;
     let words = format!(
         "nodes={nodes} cluster={cluster:016x} join_timeout={join_timeout} nic=auto mtu={mtu}"
     );
-    let default = u8::from(args.lend);
-    format!(
-        r#"set timeout=10
-set default={default}
-menuentry "Pangaea: lead a cluster of {nodes} and run the guest" {{
-    multiboot2 /pangaea/node {words} lead
-    module2 /pangaea/kernel kernel
-    module2 /pangaea/initrd initrd
-    module2 /pangaea/cmdline cmdline
-}}
-menuentry "Pangaea: lend this machine's memory to a cluster of {nodes}" {{
-    multiboot2 /pangaea/node {words}
-}}
-"#
-    )
+    let lead = Entry {
+        title: format!("Pangaea: lead a cluster of {nodes} and run the guest"),
+        command_line: format!("{words} lead"),
+        modules: &["kernel", "initrd", "cmdline"],
+    };
+    let lend = Entry {
+        title: format!("Pangaea: lend this machine's memory to a cluster of {nodes}"),
+        command_line: words,
+        modules: &[],
+    };
+    vec![lead, lend]
 }
 
 /// Says how to bring the image to machines.
@@ -107,31 +75,24 @@ fn print_use(args: &ImageArgs) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn args(lend: bool) -> ImageArgs {
-        ImageArgs {
+    #[test]
+    fn only_the_first_entry_has_the_guest() {
+        let args = ImageArgs {
             nodes: 3,
             kernel: None,
             initrd: None,
             append: None,
             mtu: 1500,
             join_timeout: 600,
-            lend,
+            lend: false,
             output: "x.iso".into(),
+        };
+        let entries = entries(&args, 0xAB);
+        let [lead, lend] = &entries[..] else { panic!("{entries:?}") };
+        assert!(lead.command_line.ends_with("mtu=1500 lead") && lead.modules.len() == 3);
+        assert!(lend.command_line.ends_with("mtu=1500") && lend.modules.is_empty());
+        for entry in [lead, lend] {
+            assert!(entry.command_line.starts_with("nodes=3 cluster=00000000000000ab "));
         }
-    }
-
-    #[test]
-    fn only_the_first_entry_has_the_guest() {
-        let menu = menu(&args(false), 0xAB);
-        let (lead, lend) = menu.split_once("menuentry \"Pangaea: lend").unwrap();
-        assert!(lead.contains("mtu=1500 lead\n") && lead.contains("module2 /pangaea/cmdline"));
-        assert!(!lend.contains("module2") && !lend.contains(" lead"));
-        assert_eq!(menu.matches("nodes=3 cluster=00000000000000ab").count(), 2);
-        assert!(menu.contains("set default=0"));
-    }
-
-    #[test]
-    fn lending_can_be_the_default() {
-        assert!(menu(&args(true), 1).contains("set default=1"));
     }
 }

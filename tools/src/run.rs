@@ -25,7 +25,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let progress = Progress::new();
     let recipe = Recipe::load(&compile::workspace().join("qemu/machines"), &args.machine)?;
     let nodes = args.nodes.unwrap_or(if recipe.direct { 1 } else { 2 });
-    system::ensure(doctor::emulator_needs(&recipe), &progress)?;
+    system::ensure(&doctor::emulator_needs(&recipe), &progress)?;
     let guest = GuestFiles::find(
         args.kernel.as_ref(),
         args.initrd.as_deref(),

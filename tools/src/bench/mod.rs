@@ -50,7 +50,7 @@ pub(crate) fn remote_fault(args: &RemoteFaultArgs) -> Result<u8> {
     if recipe.direct {
         bail!("the machine {} has no Pangaea to measure", recipe.name);
     }
-    system::ensure(doctor::emulator_needs(&recipe), &progress)?;
+    system::ensure(&doctor::emulator_needs(&recipe), &progress)?;
     let image = compile::node_image(&progress)?;
     let guest = compile::build("pangaea-guests", &progress)?.join("bench");
     let bench = Bench { args, recipe, image, guest, progress, started: Instant::now() };

@@ -1,28 +1,30 @@
-//! The emulator's command line: a pure function of what a node is.
+//! QEMU: everything that it uses is made here and inherited.
 
-use crate::switch::Mac;
-use crate::{MemorySize, Port, Recipe};
+use super::{Launch, NodePlan, SerialLines, mac_text};
+use crate::link::End;
+use crate::{Port, Recipe, RunnerError, process};
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::process::Stdio;
 
-/// Everything that one node's command line depends on.
-pub(crate) struct NodePlan<'a> {
-    pub(crate) recipe: &'a Recipe,
-    pub(crate) cpu: &'a str,
-    pub(crate) memory: MemorySize,
-    pub(crate) image: &'a Path,
-    pub(crate) initrd: Option<&'a Path>,
-    pub(crate) append: &'a str,
-    /// Inherited sockets of the serial ports, COM1 first.
-    pub(crate) serial: &'a [RawFd],
-    /// Inherited socket of the network card.
-    pub(crate) net: RawFd,
-    pub(crate) mac: Mac,
+/// Prepares a node's process.
+pub(super) fn prepare(plan: &NodePlan<'_>, end: End) -> Result<Launch, RunnerError> {
+    let End::Socket(net) = end else { unreachable!("QEMU's wiring is a socket") };
+    let net = OwnedFd::from(net);
+    let (serial, theirs) = SerialLines::inherited(plan.serial_ports)
+        .map_err(RunnerError::system("making a serial line to a node"))?;
+    let numbers: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = process::guarded(plan.recipe.emulator.program());
+    command.args(arguments(plan, &numbers, net.as_raw_fd()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let inherited = theirs.into_iter().chain([net]).collect();
+    Ok(Launch { command, inherited, serial, screen: None })
 }
 
-/// Builds the arguments of QEMU.
-pub(crate) fn arguments(plan: &NodePlan<'_>) -> Vec<OsString> {
+/// Builds the arguments: a pure function of what a node is, of the inherited
+/// sockets of its serial ports (COM1 first) and of its network card's.
+fn arguments(plan: &NodePlan<'_>, serial: &[RawFd], net: RawFd) -> Vec<OsString> {
     let recipe = plan.recipe;
     let megabytes = plan.memory.mib();
     let mut args: Vec<OsString> = Vec::new();
@@ -35,24 +37,28 @@ pub(crate) fn arguments(plan: &NodePlan<'_>) -> Vec<OsString> {
     option("-object", format!("memory-backend-ram,id=m,size={megabytes}M,reserve=off"));
     option("-m", format!("{megabytes}M"));
     option("-display", "none".to_owned());
-    for (index, fd) in plan.serial.iter().enumerate() {
+    for (index, fd) in serial.iter().enumerate() {
         option("-chardev", format!("socket,id=serial{index},fd={fd}"));
         option("-device", serial_device(recipe, index));
     }
-    option("-netdev", format!("dgram,id=link,local.type=fd,local.str={}", plan.net));
-    let [a, b, c, d, e, f] = plan.mac;
-    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    option("-netdev", format!("dgram,id=link,local.type=fd,local.str={net}"));
+    let mac = mac_text(plan.mac);
     // No option ROM: nothing boots from the network.
     option("-device", format!("{},netdev=link,mac={mac},romfile=", recipe.nic));
     let mut path = |name: &str, value: &Path| args.extend([name.into(), value.into()]);
     path("-kernel", plan.image);
-    if let Some(initrd) = plan.initrd {
+    if let Some(initrd) = plan.payload {
         path("-initrd", initrd);
     }
     args.extend(["-append".into(), plan.append.into()]);
     args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
     args.extend(recipe.args.iter().map(OsString::from));
     args
+}
+
+/// TCG warns about each feature of the processor model that it lacks.
+pub(super) fn is_noise(line: &str) -> bool {
+    line.contains("TCG doesn't support requested feature")
 }
 
 /// A serial port as a device.
@@ -66,32 +72,21 @@ fn serial_device(recipe: &Recipe, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::test_plan;
 
-    fn line(direct: bool, initrd: Option<&Path>) -> String {
-        let recipe = Recipe {
-            name: "test".into(),
-            about: "a test".into(),
-            emulator: "qemu".into(),
-            machine: "q35".into(),
-            accelerator: "tcg".into(),
-            cpu: "EPYC".into(),
-            nic: "e1000".into(),
-            mtu: 9000,
-            direct,
-            args: vec!["-icount".into(), "shift=0".into()],
-        };
-        let plan = NodePlan {
-            recipe: &recipe,
-            cpu: "EPYC,+svm",
-            memory: "32G".parse().unwrap(),
-            image: Path::new("/a b"),
-            initrd,
-            append: "nodes=2 lead",
-            serial: &[5, 6, 7],
-            net: 9,
-            mac: [0x52, 0x54, 0, 0x50, 0, 1],
-        };
-        let args = arguments(&plan);
+    fn line(direct: bool, payload: Option<&Path>) -> String {
+        let text = r#"about = "a test"
+            emulator = "qemu-system-x86_64"
+            machine = "q35"
+            accelerator = "tcg"
+            cpu = "EPYC"
+            nic = "e1000"
+            mtu = 9000
+            args = ["-icount", "shift=0"]"#;
+        let mut recipe = Recipe::parse(Path::new("test.toml"), text).unwrap();
+        recipe.direct = direct;
+        let plan = NodePlan { payload, ..test_plan(&recipe, "EPYC,+svm") };
+        let args = arguments(&plan, &[5, 6, 7], 9);
         args.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join("|")
     }
 
