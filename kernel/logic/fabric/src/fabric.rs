@@ -146,12 +146,18 @@ impl Fabric {
         if message.page.is_some() {
             self.io.hold_page()?;
         }
-        let Outgoing { body, page, .. } = message;
-        if !peer.senders[message.channel.index()].push(Waiting { body, page }) {
+        let Outgoing { body, page, patient, .. } = message;
+        let sender = &mut peer.senders[message.channel.index()];
+        if !sender.push(Waiting { body, page }, patient) {
             self.io.pages_held -= usize::from(page.is_some());
             return Err(SendError::Full);
         }
-        links.mark_ready(message.to.0);
+        if peer.wants(links.plan) {
+            links.mark_ready(message.to.0);
+        } else if patient {
+            peer.ack_ns.get_or_insert(self.io.now_ns + self.io.config.ack_delay_ns);
+            links.mark_ack(message.to.0);
+        }
         self.io.counters.messages_out[message.channel.index()] += 1;
         self.io.counters.pages_out += u64::from(page.is_some());
         Ok(())
@@ -247,6 +253,13 @@ impl Fabric {
     #[must_use]
     pub fn membership(&self) -> Option<&Membership> {
         self.membership.as_ref()
+    }
+
+    /// Whether [`Fabric::poll_transmit`] may have a frame: a cheap look.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.io.control.front().is_some()
+            || self.links.as_ref().is_some_and(|l| l.ready.front().is_some())
     }
 
     /// The next thing that has happened.

@@ -38,6 +38,10 @@ impl<T> Fifo<T> {
         self.items.front()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     pub(crate) fn free(&self) -> usize {
         self.limit - self.items.len()
     }

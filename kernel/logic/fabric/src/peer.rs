@@ -76,12 +76,19 @@ impl Peer {
         self.senders.iter().any(Sender::outstanding)
     }
 
+    /// Lets nothing wait any longer.
+    pub(crate) fn hurry(&mut self) {
+        self.ack_ns = None;
+        self.ack_now = true;
+        self.senders.iter_mut().for_each(Sender::hurry);
+    }
+
     /// Whether there is anything to send to it now.
     pub(crate) fn wants(&self, plan: Plan) -> bool {
         self.alive
             && (self.ack_now
                 || self.heartbeat_now
-                || self.senders.iter().any(|s| s.ready(plan.parts)))
+                || self.senders.iter().any(|s| s.urgent(plan.parts)))
     }
 
     /// What we tell it about what came from it.
@@ -126,13 +133,16 @@ impl Peer {
         self.ack_ns.get_or_insert(now_ns + delay_ns);
     }
 
-    /// A frame with acknowledgements has gone out.
+    /// A frame with acknowledgements has gone out. Patient messages that had
+    /// no room in it keep their time.
     pub(crate) fn sent(&mut self, now_ns: u64) {
         self.sent_ns = now_ns;
         self.fresh = 0;
         self.ack_now = false;
         self.heartbeat_now = false;
-        self.ack_ns = None;
+        if !self.senders.iter().any(Sender::is_patient) {
+            self.ack_ns = None;
+        }
         if self.rto_ns.is_none() && self.outstanding() {
             self.rto_ns = Some(now_ns + self.rtt.timeout());
         }

@@ -19,6 +19,8 @@ pub(crate) const WINDOW_MAX: u8 = 60;
 pub(crate) const WINDOW_MIN: u8 = 4;
 /// Rows of the tables indexed by sequence number.
 pub(crate) const ROWS: usize = 64;
+/// Patient messages that wait at once; one more takes them all along.
+const PATIENT_MAX: usize = 15;
 /// Later ones acknowledged before one counts as lost, not reordered.
 const REORDER: u32 = 3;
 
@@ -78,6 +80,9 @@ pub(crate) struct Acked {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Sender {
     waiting: Fifo<Waiting>,
+    /// How many of them, at the end of the queue, wait for a frame to travel
+    /// with.
+    patient: usize,
     flight: Box<[Flight; ROWS]>,
     units: Box<[Unit; ROWS]>,
     /// Lowest not acknowledged.
@@ -98,6 +103,7 @@ impl Sender {
         let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
         Sender {
             waiting: Fifo::new(usize::from(queue)),
+            patient: 0,
             flight: Box::new([flight; ROWS]),
             units: Box::new([unit; ROWS]),
             base: 0,
@@ -109,9 +115,25 @@ impl Sender {
         }
     }
 
+    /// Queues a message; `false` when full. A patient one waits for another
+    /// that is not, for [`Sender::hurry`], or until there are many of them.
     #[must_use]
-    pub(crate) fn push(&mut self, message: Waiting) -> bool {
-        self.waiting.push(message)
+    pub(crate) fn push(&mut self, message: Waiting, patient: bool) -> bool {
+        let taken = self.waiting.push(message);
+        if taken {
+            self.patient = if patient && self.patient < PATIENT_MAX { self.patient + 1 } else { 0 };
+        }
+        taken
+    }
+
+    /// Ends the patience of what waits.
+    pub(crate) fn hurry(&mut self) {
+        self.patient = 0;
+    }
+
+    /// Whether messages wait for a frame to travel with.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.patient != 0
     }
 
     /// Whether anything sent awaits its acknowledgement.
@@ -123,6 +145,12 @@ impl Sender {
     #[inline]
     pub(crate) fn ready(&self, plan_parts: u8) -> bool {
         self.due != 0 || self.waiting.front().is_some_and(|m| self.fits(m, plan_parts))
+    }
+
+    /// Whether [`Sender::due`] has something that is worth a frame of its own.
+    #[inline]
+    pub(crate) fn urgent(&self, plan_parts: u8) -> bool {
+        (self.due != 0 || self.waiting.len() > self.patient) && self.ready(plan_parts)
     }
 
     fn fits(&self, message: &Waiting, plan_parts: u8) -> bool {
@@ -137,6 +165,7 @@ impl Sender {
             return None;
         }
         let message = self.waiting.pop()?;
+        self.patient = self.patient.min(self.waiting.len());
         let parts = if message.page.is_some() { plan_parts } else { 0 };
         let left = parts.max(1);
         let flight = &mut self.flight[row(self.next)];
@@ -279,6 +308,6 @@ impl Sender {
             flight.page.take().into_iter().for_each(&mut release);
         }
         (self.base, self.sent, self.limit) = (self.next, self.next, self.next);
-        (self.acked, self.due) = (0, 0);
+        (self.acked, self.due, self.patient) = (0, 0, 0);
     }
 }

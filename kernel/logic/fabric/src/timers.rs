@@ -29,8 +29,7 @@ impl Fabric {
                 let node = links.acks.pop().expect("an acknowledgement is due");
                 let peer = &mut links.peers[usize::from(node)];
                 peer.in_acks = false;
-                peer.ack_ns = None;
-                peer.ack_now = true;
+                peer.hurry();
                 links.mark_ready(node);
                 links.trim_acks();
             }

@@ -16,6 +16,9 @@ pub struct Outgoing {
     /// A page to go with it. Its content must not change until the frame
     /// comes back from [`crate::Fabric::poll_released`].
     pub page: Option<Frame>,
+    /// Nobody waits for it: like an acknowledgement it may stay until a frame
+    /// goes to the same peer anyway, for [`crate::Config::ack_delay_ns`] at most.
+    pub patient: bool,
 }
 
 /// Takes messages as they arrive.

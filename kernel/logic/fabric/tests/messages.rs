@@ -276,3 +276,35 @@ fn what_comes_too_early_comes_again() {
         sim.until(1_000 * MS, |s| s.nodes[to].inbox.seen.len() == 2);
     }
 }
+
+#[test]
+fn a_patient_message_travels_with_another_or_after_the_delay() {
+    let mut sim = Sim::cluster(170, FAIR, 2, 9000);
+    let (from, to) = (sim.by_id(0), sim.by_id(1));
+    sim.run(300 * MS);
+    let frames = |s: &Sim| s.sent.get("data").copied().unwrap_or(0);
+    let delay = sim.nodes[from].config.ack_delay_ns;
+    let send = |s: &mut Sim, id| s.send(from, NodeId(1), Channel::Response, id, false).unwrap();
+    // Numbers that four divides are patient.
+    let before = frames(&sim);
+    send(&mut sim, 4);
+    sim.run(delay / 2);
+    assert_eq!(frames(&sim), before, "it waits");
+    send(&mut sim, 5);
+    sim.run(delay / 4);
+    assert_eq!(frames(&sim), before + 1, "both in one frame");
+    assert_eq!(sim.nodes[to].inbox.seen.len(), 2);
+    sim.run(10 * MS);
+    let before = frames(&sim);
+    send(&mut sim, 8);
+    sim.run(delay * 2);
+    assert_eq!(frames(&sim), before + 1, "not for ever");
+    assert_eq!(sim.nodes[to].inbox.seen.len(), 3);
+    // Many do not wait.
+    sim.run(10 * MS);
+    let before = frames(&sim);
+    (3..18).for_each(|i| send(&mut sim, 4 * i));
+    assert_eq!(frames(&sim), before);
+    send(&mut sim, 4 * 18);
+    assert!(frames(&sim) > before);
+}

@@ -8,7 +8,7 @@ use super::actor::Control;
 use addr::{Frame, NodeId};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use coherence::{Class, Message, Output};
+use coherence::{Class, Kind, Message, Output};
 use core::array;
 use fabric::{Fabric, Outgoing, SendError};
 use wire::Channel;
@@ -33,7 +33,9 @@ impl Output for Outbox {
             Class::Forward => Channel::Forward,
             Class::Response => Channel::Response,
         };
-        self.push(Outgoing { to, channel, body: message.to_bytes(), page });
+        // Nobody waits for the end of a transaction but who wants the same page.
+        let patient = message.kind == Kind::Done;
+        self.push(Outgoing { to, channel, body: message.to_bytes(), page, patient });
     }
 
     fn free_frames(&self, node: NodeId) -> u64 {
@@ -59,7 +61,12 @@ impl Outbox {
     }
 
     pub(crate) fn control(&mut self, to: NodeId, channel: Channel, control: Control) {
-        self.push(Outgoing { to, channel, body: control.to_bytes(), page: None });
+        self.push(Outgoing { to, channel, body: control.to_bytes(), page: None, patient: false });
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
     }
 
     /// Whether so much waits that this node should ask for nothing new: each
@@ -96,7 +103,6 @@ impl Outbox {
 mod tests {
     use super::*;
     use addr::Gfn;
-    use coherence::Kind;
     use fabric::Config;
 
     const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
