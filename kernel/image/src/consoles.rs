@@ -46,6 +46,9 @@ impl Consoles {
     /// Carries bytes both ways as far as both sides have room.
     pub(crate) fn pump(&mut self, machine: &mut Machine) {
         let look = core::mem::take(&mut self.look);
+        if !look && !machine.has_serial_output() {
+            return;
+        }
         for i in 0..self.ports.len() {
             let uart = machine.uart(i);
             if uart.output_len() > 0 {
@@ -58,8 +61,8 @@ impl Consoles {
     }
 
     /// Whether output waits for a port that was not ready.
-    pub(crate) fn backlog(&self, machine: &mut Machine) -> bool {
-        (0..self.ports.len()).any(|i| machine.uart(i).output_len() > 0)
+    pub(crate) fn backlog(&self, machine: &Machine) -> bool {
+        machine.has_serial_output()
     }
 
     fn output(&mut self, i: usize, uart: &mut Uart) {

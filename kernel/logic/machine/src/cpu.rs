@@ -31,6 +31,9 @@ pub(crate) struct Cpu {
     pub(crate) tpr: u8,
     /// A device read that the exit at hand made before it became Pending.
     pub(crate) replay: Option<u64>,
+    /// Until this time of the machine an entry has nothing to do: nothing waits
+    /// for the processor and nothing is due. 0 when something has changed.
+    pub(crate) calm_until: u64,
     /// Device-memory exits in a row that made no progress.
     pub(crate) stalls: u32,
 }
@@ -50,6 +53,7 @@ impl Cpu {
             msrs: msr::Msrs::new(PHYS_BITS_AT_START),
             tpr: 0,
             replay: None,
+            calm_until: 0,
             stalls: 0,
         }
     }
@@ -116,6 +120,21 @@ impl Machine {
             vcpu.set_tpr(tpr);
             cpu.tpr = vcpu.tpr();
         }
+    }
+
+    /// Says that a device or a local APIC may have changed.
+    pub(crate) fn stir(&mut self) {
+        self.cpus.iter_mut().for_each(|cpu| cpu.calm_until = 0);
+    }
+
+    /// Finds out until when the next entries of a processor have nothing to do,
+    /// right after one was prepared.
+    pub(crate) fn calm(&mut self, cpu: usize) {
+        let c = &self.cpus[cpu];
+        // What a CR8 above zero holds back is not worth a second way to tell.
+        let calm = !c.nmi && c.tpr == 0 && !self.has_interrupt(cpu);
+        let until = if calm { self.first_deadline().unwrap_or(u64::MAX) } else { 0 };
+        self.cpus[cpu].calm_until = until;
     }
 
     /// Does what is due in the devices and in the processor's local APIC.

@@ -193,6 +193,7 @@ impl Machine {
     ) -> Outcome {
         let kind = &mut self.counters.exits[Kind::of(exit) as usize];
         *kind += 1;
+        self.stir();
         self.take_tpr(cpu, vcpu);
         let now = self.time(now_tsc);
         let mut at = Context { cpu, vcpu, memory, now };
@@ -231,9 +232,12 @@ impl Machine {
     /// registers if it was reset, injects an event or asks for a window.
     pub fn prepare_entry(&mut self, cpu: usize, vcpu: &mut impl Vcpu, now_tsc: u64) {
         let time = self.time(now_tsc);
-        self.run_timers(cpu, time);
         // An exit that is still Pending is given up: its instruction runs anew.
         self.cpus[cpu].replay = None;
+        if time < self.cpus[cpu].calm_until {
+            return;
+        }
+        self.run_timers(cpu, time);
         if !self.cpus[cpu].started {
             self.start(cpu, vcpu);
         }
@@ -249,11 +253,13 @@ impl Machine {
         }
         self.give_tpr(cpu, vcpu);
         self.inject(cpu, vcpu);
+        self.calm(cpu);
     }
 
     /// Whether a processor that does not run has something to run for.
     pub fn wakes(&mut self, cpu: usize, now_tsc: u64) -> bool {
         let time = self.time(now_tsc);
+        self.stir();
         self.run_timers(cpu, time);
         match self.cpus[cpu].state {
             RunState::Running => true,
@@ -265,6 +271,18 @@ impl Machine {
     /// The TSC at which a device or a local APIC next acts by itself.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
+        // All processors' calm ends with the first deadline of all.
+        let calm = self.cpus.iter().map(|c| c.calm_until).find(|&until| until != 0);
+        let first = match calm {
+            Some(u64::MAX) => None,
+            Some(until) => Some(until),
+            None => self.first_deadline(),
+        };
+        Some(first?.saturating_add(self.start_tsc))
+    }
+
+    /// The machine's time at which a device or a local APIC next acts.
+    fn first_deadline(&self) -> Option<u64> {
         let d = &self.devices;
         let devices = [d.pit.deadline(), d.rtc.deadline(), d.pm.deadline()];
         let uarts = d.uarts.iter().map(uart::Uart::deadline);
@@ -274,8 +292,7 @@ impl Machine {
             let at = i128::from(cpu.lapic.deadline()?) - i128::from(cpu.tsc_adjust as i64);
             u64::try_from(at.max(0)).ok()
         });
-        let first = devices.into_iter().chain(uarts).chain(cpus).flatten().min()?;
-        Some(first.saturating_add(self.start_tsc))
+        devices.into_iter().chain(uarts).chain(cpus).flatten().min()
     }
 
     /// The host's side of a serial port: 0 for COM1 to 2 for COM3.
@@ -283,11 +300,19 @@ impl Machine {
     /// # Panics
     /// If there is no such port.
     pub fn uart(&mut self, index: usize) -> &mut uart::Uart {
+        self.stir();
         &mut self.devices.uarts[index]
+    }
+
+    /// Whether a serial port has bytes for the host.
+    #[must_use]
+    pub fn has_serial_output(&self) -> bool {
+        self.devices.uarts.iter().any(|uart| uart.output_len() > 0)
     }
 
     /// Presses the power button.
     pub fn press_power_button(&mut self) {
+        self.stir();
         self.devices.pm.press_power_button();
         self.sync_lines();
     }

@@ -341,3 +341,28 @@ fn init_and_start_up_start_a_second_processor() {
     assert_eq!((other.system.cs.selector, other.system.cs.base), (0x9900, 0x9_9000));
     assert_eq!((other.registers.rip, other.system.cr0 & 1), (0, 0));
 }
+
+#[test]
+fn a_calm_machine_still_hears_its_timers_and_its_ports() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00); // x2APIC
+    g.wrmsr(0x80F, 0x1FF);
+    g.wrmsr(0x832, 0x4_0040); // TSC-deadline, vector 0x40
+    g.wrmsr(0x6E0, TSC_HZ);
+    g.vcpu.registers.rflags |= vcpu::RFLAGS_IF;
+    g.prepare();
+    let at = START_TSC + TSC_HZ;
+    assert_eq!(g.machine.next_deadline(), Some(at));
+    g.now = at - 1;
+    g.prepare();
+    assert_eq!((g.vcpu.injected, g.machine.next_deadline()), (None, Some(at)));
+    g.now = at;
+    g.prepare();
+    assert_eq!(g.vcpu.injected.take(), Some(Event::Interrupt(0x40)));
+    // The host's side of a port wakes it as well.
+    g.prepare();
+    assert_ne!(g.machine.cpus[0].calm_until, 0);
+    g.machine.uart(0).input(b'x', 0);
+    assert_eq!(g.machine.cpus[0].calm_until, 0);
+}
