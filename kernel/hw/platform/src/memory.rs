@@ -165,6 +165,15 @@ struct RamMap {
     count: usize,
 }
 
+impl RamMap {
+    /// Whether a frame is in any range.
+    #[cold]
+    fn contains(&self, frame: Frame) -> bool {
+        let ranges = &self.ranges[..self.count];
+        frame.0 < 1 << 52 && ranges.iter().any(|r| r.contains(frame.start().0))
+    }
+}
+
 static RAM: Once<RamMap> = Once::new();
 
 /// Access to page frames by physical address. A copyable handle; all handles
@@ -172,6 +181,9 @@ static RAM: Once<RamMap> = Once::new();
 #[derive(Clone, Copy)]
 pub struct PhysMemory {
     ram: &'static RamMap,
+    /// First frame of the largest range, and its length: nearly all RAM.
+    first: u64,
+    frames: u64,
 }
 
 impl PhysMemory {
@@ -191,15 +203,17 @@ impl PhysMemory {
             map.ranges[..map.count].sort_unstable_by_key(|r| core::cmp::Reverse(r.len()));
             map
         });
-        PhysMemory { ram }
+        let largest = ram.ranges[0];
+        let first = largest.start.div_ceil(PAGE_SIZE as u64);
+        let frames = (largest.end / PAGE_SIZE as u64).saturating_sub(first);
+        PhysMemory { ram, first, frames }
     }
 
     /// Whether the frame is RAM.
     #[inline]
     #[must_use]
     pub fn is_ram(&self, frame: Frame) -> bool {
-        let ranges = &self.ram.ranges[..self.ram.count];
-        frame.0 < 1 << 52 && ranges.iter().any(|r| r.contains(frame.start().0))
+        frame.0.wrapping_sub(self.first) < self.frames || self.ram.contains(frame)
     }
 
     /// The address of a frame's first byte, checked to be RAM.
@@ -215,6 +229,13 @@ impl PhysMemory {
     fn bytes(&self, frame: Frame, offset: usize, len: usize) -> *mut u8 {
         assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "{len} bytes at {offset}");
         self.pointer(frame).wrapping_add(offset)
+    }
+
+    /// The checked address of a table's entry.
+    #[inline]
+    fn entry(&self, table: Frame, index: usize) -> *mut u64 {
+        assert!(index < PAGE_SIZE / 8, "entry {index} of a table");
+        self.pointer(table).cast::<u64>().wrapping_add(index)
     }
 
     /// Copies a whole frame.
@@ -278,7 +299,7 @@ unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
 impl HostMemory for PhysMemory {
     #[inline]
     fn read_entry(&self, table: Frame, index: usize) -> u64 {
-        let entry = self.bytes(table, index * 8, 8).cast::<u64>();
+        let entry = self.entry(table, index);
         // SAFETY: eight aligned bytes of RAM, owned by the caller (`new`);
         // volatile, because the processor's walks change entries as well.
         unsafe { entry.read_volatile() }
@@ -286,7 +307,7 @@ impl HostMemory for PhysMemory {
 
     #[inline]
     fn write_entry(&mut self, table: Frame, index: usize, value: u64) {
-        let entry = self.bytes(table, index * 8, 8).cast::<u64>();
+        let entry = self.entry(table, index);
         // SAFETY: as in `read_entry`; one aligned store.
         unsafe { entry.write_volatile(value) };
     }

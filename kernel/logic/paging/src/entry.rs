@@ -185,7 +185,8 @@ impl Format {
     /// or a large leaf.
     #[must_use]
     pub fn decode_table(&self, bits: u64) -> Option<Frame> {
-        (bits & self.table == self.table && bits & self.large == 0 && bits >> STATE_SHIFT == 0)
+        const NO_TABLE: u64 = u64::MAX << STATE_SHIFT;
+        (bits & (NO_TABLE | self.large | self.table) == self.table)
             .then_some(Frame((bits & FRAME_MASK) >> addr::PAGE_SHIFT))
     }
 
