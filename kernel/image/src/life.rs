@@ -154,37 +154,29 @@ pub(crate) fn lead(
     vcpu: &mut impl Vcpu,
     consoles: &mut Consoles,
 ) -> ! {
-    let mut blocked_since = 0;
-    loop {
-        let any = link.pump(Some(guest));
-        watch(link, Some(guest));
-        if blocked_since == 0 {
-            // The guest has run since: its devices may have changed.
-            consoles.pump(&mut guest.machine);
-            link.set_timer(guest.deadline());
-        } else if any {
-            link.quiet();
-        }
+    let run = |link: &mut Link, guest: &mut Guest, vcpu: &mut _| {
         let mut memory = link.memory;
-        match link.node.run_guest(guest, vcpu, &mut memory, clock::now_tsc) {
-            Step::Ran => blocked_since = 0,
+        link.node.run_guest(guest, vcpu, &mut memory, clock::now_tsc)
+    };
+    loop {
+        link.end_lull();
+        link.pump(Some(guest));
+        watch(link, Some(guest));
+        consoles.pump(&mut guest.machine);
+        link.set_timer(guest.deadline());
+        let mut step = run(link, guest, vcpu);
+        while step == Step::Blocked {
+            wait_for_answer(link, guest, consoles);
+            step = run(link, guest, vcpu);
+        }
+        match step {
+            Step::Ran | Step::Blocked => {}
             Step::Interrupted => {
-                blocked_since = 0;
                 link.take_interrupts();
                 consoles.interrupted();
             }
-            Step::Blocked => {
-                // A guest may go on and block again within one step. What it
-                // asks for is sent in the next turn, so that comes first.
-                if blocked_since != guest.exited_at() {
-                    blocked_since = guest.exited_at();
-                } else {
-                    link.wait_for_answer(blocked_since);
-                }
-            }
             Step::Halted => {
-                blocked_since = 0;
-                if consoles.backlog(&mut guest.machine) {
+                if consoles.backlog(&guest.machine) {
                     continue;
                 }
                 link.wait(guest.deadline());
@@ -195,10 +187,23 @@ pub(crate) fn lead(
     }
 }
 
+/// Waits for a frame that may be what the guest waits for. The request leaves
+/// first; all else is done while it is on its way, so that nothing stands
+/// between the answer and the guest.
+fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) {
+    link.send(Some(guest));
+    link.tick();
+    consoles.pump(&mut guest.machine);
+    link.lull(guest.deadline());
+    link.wait_for_answer(guest.exited_at());
+    link.take(Some(guest));
+    watch(link, Some(guest));
+}
+
 /// The guest is over: so is the cluster.
 fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) -> ! {
     let patience = clock::now_tsc() + clock::ns_to_tsc(STOP_NS);
-    while consoles.backlog(&mut guest.machine) && clock::now_tsc() < patience {
+    while consoles.backlog(&guest.machine) && clock::now_tsc() < patience {
         consoles.pump(&mut guest.machine);
     }
     exits(guest);

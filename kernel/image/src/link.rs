@@ -13,6 +13,12 @@ const BATCH: usize = 64;
 const PAGES_AT_ONCE: usize = 2;
 /// A node without interrupts from its NIC looks at it this often.
 const POLL_NS: u64 = 250_000;
+/// How long the NIC's interrupt stays off after an answer was polled for: a
+/// guest that goes from one remote page to the next is not made to exit by
+/// what was polled anyway, and what comes meanwhile waits no longer than this.
+const LULL_NS: u64 = 300_000;
+/// Looks at the receive ring between two looks at everything else.
+const LOOKS: u32 = 1024;
 
 /// The node's engine, its memory and its NIC.
 pub(crate) struct Link {
@@ -29,6 +35,8 @@ pub(crate) struct Link {
     last_frame: u64,
     /// What the timer is set to; 0 for nothing.
     timer: u64,
+    /// When the NIC's interrupt is to be on again; 0 if it is.
+    lull_end: u64,
 }
 
 impl Link {
@@ -60,15 +68,26 @@ impl Link {
             next_report: report_ticks,
             last_frame: 0,
             timer: 0,
+            lull_end: 0,
         }
     }
 
     /// Takes what has arrived and sends what waits; `true` if anything came.
     pub(crate) fn pump(&mut self, mut guest: Option<&mut Guest>) -> bool {
+        let mut any = self.send(guest.as_deref_mut());
+        any |= self.take(guest.as_deref_mut());
+        self.tick();
+        any | self.send(guest)
+    }
+
+    /// Takes what has arrived, and sends what follows from it; `true` if
+    /// anything came.
+    pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = false;
-        // What the guest has just asked for goes out before anything else.
-        self.send(guest.as_deref_mut());
         for _ in 0..BATCH {
+            if !self.has_frame() {
+                break;
+            }
             let tsc = clock::now_tsc();
             let (node, memory) = (&mut self.node, &mut self.memory);
             let Some(probed) = &mut self.nic else { break };
@@ -82,18 +101,28 @@ impl Link {
             }
             self.send(guest.as_deref_mut());
         }
+        any
+    }
+
+    /// Does what time demands.
+    pub(crate) fn tick(&mut self) {
         let now = clock::now_tsc();
         self.node.tick(now, &mut self.memory);
-        any |= self.send(guest);
         if self.report_ticks != 0 && now >= self.next_report {
             self.next_report = now + self.report_ticks;
             crate::ending::summarise(&self.node);
         }
-        any
+    }
+
+    fn has_frame(&self) -> bool {
+        self.nic.as_ref().is_some_and(|p| p.nic.receive_ready())
     }
 
     /// Sends what waits; `true` if some of it still does.
-    fn send(&mut self, mut guest: Option<&mut Guest>) -> bool {
+    pub(crate) fn send(&mut self, mut guest: Option<&mut Guest>) -> bool {
+        if !self.node.has_output() {
+            return false;
+        }
         let mut pages = 0;
         let Some(probed) = &mut self.nic else {
             // Alone: what the fabric would send has nowhere to go.
@@ -126,11 +155,36 @@ impl Link {
         self.node.event(clock::now_tsc(), guest)
     }
 
-    /// Quiets the NIC's line, so that frames taken by polling do not make the
-    /// guest exit for nothing.
-    pub(crate) fn quiet(&mut self) {
+    /// Turns the NIC's interrupt off for a while, since its ring is polled,
+    /// and sees to it that this node looks again when the while is over.
+    pub(crate) fn lull(&mut self, deadline: Option<u64>) {
+        let now = clock::now_tsc();
+        let lull = clock::ns_to_tsc(LULL_NS);
+        if let Some(probed) = &mut self.nic
+            && self.lull_end == 0
+        {
+            probed.nic.disable_interrupts();
+        }
+        self.lull_end = now + lull;
+        if self.timer < now + lull / 2 {
+            // Put off, or it would make the guest exit for nothing.
+            self.timer = 0;
+        }
+        self.set_timer(deadline);
+    }
+
+    /// Turns the NIC's interrupt on again if that is due. What has come by
+    /// then is to be taken afterwards.
+    pub(crate) fn end_lull(&mut self) {
+        if self.lull_end != 0 && clock::now_tsc() >= self.lull_end {
+            self.listen();
+        }
+    }
+
+    fn listen(&mut self) {
+        self.lull_end = 0;
         if let Some(probed) = &mut self.nic {
-            probed.nic.acknowledge_interrupt();
+            probed.nic.enable_interrupts();
             let _ = probed.interrupt.take();
         }
         interrupts::arm();
@@ -158,7 +212,8 @@ impl Link {
         let now = clock::now_tsc();
         let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns));
         let poll = (!self.interrupts_work).then(|| now + clock::ns_to_tsc(POLL_NS));
-        let Some(at) = [fabric, deadline, poll].into_iter().flatten().min() else { return };
+        let lull = (self.lull_end != 0).then_some(self.lull_end);
+        let Some(at) = [fabric, deadline, poll, lull].into_iter().flatten().min() else { return };
         let at = at.max(now + 1);
         if self.timer == 0 || at < self.timer || self.timer <= now {
             self.timer = at;
@@ -171,16 +226,26 @@ impl Link {
     pub(crate) fn wait(&mut self, deadline: Option<u64>) {
         let now = clock::now_tsc();
         if now.wrapping_sub(self.last_frame) < self.spin_ticks {
-            core::hint::spin_loop();
+            self.look();
             return;
         }
         self.halt(deadline);
     }
 
+    /// Looks at the receive ring for a while, until something has come.
+    fn look(&self) {
+        for _ in 0..LOOKS {
+            if self.has_frame() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
     /// Like [`Link::wait`] while an answer is due: polls from `since` on.
     pub(crate) fn wait_for_answer(&mut self, since: u64) {
         if clock::now_tsc().wrapping_sub(since) < self.spin_ticks {
-            core::hint::spin_loop();
+            self.look();
             return;
         }
         self.halt(None);
@@ -190,9 +255,12 @@ impl Link {
         if self.node.timeout_ns() == Some(0) {
             return;
         }
+        if self.lull_end != 0 {
+            self.listen();
+        }
         self.set_timer(deadline);
-        // The timer's deadline may have passed while it was set.
-        if self.nic.as_ref().is_some_and(|p| p.nic.receive_ready()) {
+        // What came before the interrupt was on, or while the timer was set.
+        if self.has_frame() {
             return;
         }
         interrupts::halt_until_interrupt();

@@ -6,6 +6,8 @@ pub struct Clock {
     hz: u64,
     /// Nanoseconds a tick, times 2^32: no division on the fault path.
     ns_per_tick: u64,
+    /// Ticks a nanosecond, times 2^32, rounded up.
+    ticks_per_ns: u64,
 }
 
 impl Clock {
@@ -17,7 +19,8 @@ impl Clock {
     pub fn new(hz: u64) -> Clock {
         assert!(hz > 0, "a TSC that runs");
         let ns_per_tick = ((1_000_000_000u128 << 32) / u128::from(hz)) as u64;
-        Clock { hz, ns_per_tick }
+        let ticks_per_ns = (u128::from(hz) << 32).div_ceil(1_000_000_000) as u64;
+        Clock { hz, ns_per_tick, ticks_per_ns }
     }
 
     /// Ticks a second.
@@ -35,7 +38,7 @@ impl Clock {
     /// Ticks of `ns` nanoseconds, rounded up.
     #[must_use]
     pub fn ticks(&self, ns: u64) -> u64 {
-        (u128::from(ns) * u128::from(self.hz)).div_ceil(1_000_000_000) as u64
+        ((u128::from(ns) * u128::from(self.ticks_per_ns) + u128::from(u32::MAX)) >> 32) as u64
     }
 }
 

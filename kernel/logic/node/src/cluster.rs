@@ -163,6 +163,11 @@ impl Cluster {
         self.flush_outbox(fabric, now_ns);
     }
 
+    /// Whether anything waits to be handed to the fabric.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Hands to the fabric what waits, and takes back frames it is done with.
     pub(crate) fn flush_outbox(&mut self, fabric: &mut Fabric, now_ns: u64) {
         while let Some(frame) = fabric.poll_released() {

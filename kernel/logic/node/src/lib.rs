@@ -104,10 +104,18 @@ impl Node {
     /// in a page. Call until it returns nothing.
     pub fn transmit(&mut self, tsc: u64, header: &mut [u8]) -> Option<Transmit> {
         let now_ns = self.clock.ns(tsc);
-        if let Some(cluster) = &mut self.cluster {
+        if let Some(cluster) = &mut self.cluster
+            && cluster.has_output()
+        {
             cluster.flush_outbox(&mut self.fabric, now_ns);
         }
         self.fabric.poll_transmit(now_ns, header)
+    }
+
+    /// Whether [`Node::transmit`] may have something: a cheap look.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.fabric.has_output() || self.cluster.as_ref().is_some_and(Cluster::has_output)
     }
 
     /// Notes that a frame has been given to the NIC.

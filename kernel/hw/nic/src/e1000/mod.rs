@@ -134,8 +134,7 @@ impl<R: Registers> Nic for E1000<R> {
     }
 
     fn room(&mut self) -> usize {
-        self.transmit.clean();
-        self.transmit.room()
+        self.transmit.room_at_least()
     }
 
     fn enable_interrupts(&mut self) {

@@ -114,6 +114,14 @@ impl TransmitRing {
         FRAMES - (self.handed - self.done) as usize
     }
 
+    /// Frames that are surely accepted; the device is asked only when few are.
+    pub(super) fn room_at_least(&mut self) -> usize {
+        if self.room() < FRAMES / 2 {
+            self.clean();
+        }
+        self.room()
+    }
+
     /// Whether the device may still read a page.
     pub(super) fn page_pending(&self) -> bool {
         self.page_mark > self.done && !self.reported(self.page_mark - 1)
@@ -138,11 +146,8 @@ impl TransmitRing {
         header: &[u8],
         page: Option<PageSlice>,
     ) -> Result<(), TransmitError> {
-        if self.room() < FRAMES / 2 {
-            self.clean();
-            if self.room() == 0 {
-                return Err(TransmitError::Full);
-            }
+        if self.room_at_least() == 0 {
+            return Err(TransmitError::Full);
         }
         let slot = Self::slot(self.handed);
         let reports = page.is_some() || (self.handed + 1).is_multiple_of(REPORT_EVERY);
