@@ -100,7 +100,8 @@ impl Run {
         let page = (input.u8() & 1 != 0).then_some(Frame(self.next_frame));
         let me = self.fabric.membership().map_or(NodeId(0), |m| m.me);
         let to = NodeId(if input.u8() < 240 { 1 - me.0.min(1) } else { input.u16() });
-        let message = Outgoing { to, channel, body: [3; wire::BODY_BYTES], page };
+        let patient = page.is_none();
+        let message = Outgoing { to, channel, body: [3; wire::BODY_BYTES], page, patient };
         if to != me
             && self.fabric.send(self.now, message).is_ok()
             && let Some(frame) = page
