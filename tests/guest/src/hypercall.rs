@@ -2,6 +2,7 @@
 //! does).
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Result of a call that cannot be done.
 pub const ERROR: u64 = u64::MAX;
@@ -43,24 +44,49 @@ pub fn call(call: Call, rbx: u64, rcx: u64, rdx: u64) -> Option<u64> {
     (value != ERROR).then_some(value)
 }
 
+/// What [`is_intel`] has found: 0 nothing yet, 1 no, 2 yes.
+static INTEL: AtomicU8 = AtomicU8::new(0);
+
+/// Whether the hypercall is VMCALL: each vendor has an instruction of its own,
+/// and the other's is undefined. Asks CPUID once, since that exits.
+fn is_intel() -> bool {
+    if INTEL.load(Relaxed) == 0 {
+        let vendor = core::arch::x86_64::__cpuid(0);
+        let is_intel = vendor.ebx == u32::from_le_bytes(*b"Genu");
+        INTEL.store(1 + u8::from(is_intel), Relaxed);
+    }
+    INTEL.load(Relaxed) == 2
+}
+
+/// The call with one vendor's instruction; the other operands are registers.
+macro_rules! exit {
+    ($instruction:literal, $number:ident, $rbx:ident, $rcx:ident, $rdx:ident) => {{
+        let value;
+        // SAFETY: the instruction exits to the node, which answers in RAX and
+        // changes no other register and none of this program's memory. LLVM
+        // keeps RBX for itself, so it is exchanged around the call.
+        unsafe {
+            asm!(
+                "xchg rbx, {rbx}",
+                $instruction,
+                "xchg rbx, {rbx}",
+                rbx = inout(reg) $rbx => _,
+                inout("rax") $number => value,
+                in("rcx") $rcx,
+                in("rdx") $rdx,
+                options(nostack),
+            );
+        }
+        value
+    }};
+}
+
 /// Makes a hypercall with any number.
 #[must_use]
 pub fn raw(number: u64, rbx: u64, rcx: u64, rdx: u64) -> u64 {
-    let value;
-    // SAFETY: VMMCALL exits to the node, which answers in RAX and changes no
-    // other register and none of this program's memory. LLVM keeps RBX for
-    // itself, so it is exchanged around the call.
-    unsafe {
-        asm!(
-            "xchg rbx, {rbx}",
-            "vmmcall",
-            "xchg rbx, {rbx}",
-            rbx = inout(reg) rbx => _,
-            inout("rax") number => value,
-            in("rcx") rcx,
-            in("rdx") rdx,
-            options(nostack),
-        );
+    if is_intel() {
+        exit!("vmcall", number, rbx, rcx, rdx)
+    } else {
+        exit!("vmmcall", number, rbx, rcx, rdx)
     }
-    value
 }
