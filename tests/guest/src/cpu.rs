@@ -5,8 +5,10 @@ use x86_64::instructions::{hlt, interrupts};
 
 /// PM1a control register, as the guest's FADT tells it.
 const PM1A_CONTROL: u16 = 0x604;
-/// SLP_TYP of S5 in bits 10 to 12, and SLP_EN (ACPI 6.5, section 4.8.3.2).
-const SLEEP_S5: u16 = 5 << 10 | 1 << 13;
+/// SLP_TYP of S5 in bits 10 to 12, and SLP_EN (ACPI 6.5, section 4.8.3.2):
+/// as Pangaea's machine has it, and as QEMU's own has it for a guest that runs
+/// without Pangaea.
+const SLEEP_S5: [u16; 2] = [5 << 10 | 1 << 13, 1 << 13];
 
 /// Reads the TSC after everything before has been done, and before anything
 /// after begins (Intel SDM volume 2, RDTSC).
@@ -23,9 +25,11 @@ pub fn tsc() -> u64 {
 
 /// Switches the machine off.
 pub fn power_off() -> ! {
-    // SAFETY: PM1a control belongs to power management; the write ends the
-    // guest.
-    unsafe { Port::new(PM1A_CONTROL).write(SLEEP_S5) };
+    for sleep in SLEEP_S5 {
+        // SAFETY: PM1a control belongs to power management; the write ends
+        // the guest.
+        unsafe { Port::new(PM1A_CONTROL).write(sleep) };
+    }
     stop()
 }
 

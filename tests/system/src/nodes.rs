@@ -46,6 +46,21 @@ impl Nodes {
         Nodes { config, kill: None, limit: Duration::from_secs(180), logs }
     }
 
+    /// The same guest in one emulator of the kind `machine`, without Pangaea.
+    ///
+    /// # Panics
+    /// If the recipe cannot be read.
+    #[must_use]
+    pub fn bare(machine: &str, memory: &str, kernel: &Path, cmdline: &str) -> Nodes {
+        let mut bare = Nodes::new(1, memory, kernel, cmdline);
+        let machines = build::workspace().join("qemu/machines");
+        bare.config.recipe = Recipe::load(&machines, machine).expect("the machine");
+        bare.config.image = kernel.to_owned();
+        bare.config.payload = None;
+        bare.config.append = cmdline.to_owned();
+        bare
+    }
+
     /// Sets the time limit.
     #[must_use]
     pub fn within(mut self, seconds: u64) -> Nodes {
@@ -68,7 +83,8 @@ impl Nodes {
         let begun = Instant::now();
         let mut cluster = Cluster::start(&self.config).expect("the emulators start");
         let absent = self.config.overrides.values().filter(|o| o.absent).count() as u32;
-        let mut session = Session::new(self.config.nodes - absent, false, None);
+        let direct = self.config.recipe.direct;
+        let mut session = Session::new(self.config.nodes - absent, direct, None);
         let mut outcome = Outcome {
             ended: None,
             events: Vec::new(),
