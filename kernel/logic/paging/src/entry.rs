@@ -101,10 +101,13 @@ impl Format {
     pub const NPT: Format =
         Format { table: 0x07, read: 0x05, write: 0x02, large: 0x80, accessed: 0x20 };
 
-    /// Intel EPT with accessed and dirty flags off: read, write, execute,
-    /// write-back memory type in bits 3 to 5 of a leaf (SDM vol. 3, 29.3.2).
+    /// Intel EPT with accessed and dirty flags off, so that a walk of the
+    /// guest's page tables is a read of them: read, write, execute; in a leaf
+    /// the memory type write-back in bits 3 to 5, and in bit 6 that the guest's
+    /// PAT changes nothing about it, since it has no device that does not snoop
+    /// (SDM vol. 3, 29.3.2, 29.3.7).
     pub const EPT: Format =
-        Format { table: 0x07, read: 0x35, write: 0x02, large: 0x80, accessed: 0 };
+        Format { table: 0x07, read: 0x75, write: 0x02, large: 0x80, accessed: 0 };
 }
 
 const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
@@ -225,6 +228,22 @@ mod tests {
             let t = format.encode_table(Frame(7));
             assert_eq!(format.decode_table(t), Some(Frame(7)));
         }
+    }
+
+    #[test]
+    fn ept_entries_are_never_misconfigured() {
+        // SDM vol. 3, 29.3.3.1: writable and not readable, a memory type that
+        // does not exist, bits 3 to 7 set in a pointer to a table.
+        let f = Format::EPT;
+        for state in [PageState::Shared, PageState::Owned, PageState::Exclusive] {
+            for leaving in [false, true] {
+                let e = Entry { leaving, rank: 0xff, ..Entry::held(state, Frame(0x1234)) };
+                assert_eq!(f.encode(&e, false) & 0xffd, 0x075);
+                assert_eq!(f.encode(&e, true) & 0xffd, 0x0f5);
+                assert_eq!(f.encode(&Entry::zero(state), true) & 7, 0, "not present");
+            }
+        }
+        assert_eq!(f.encode_table(Frame(7)), 0x7007);
     }
 
     #[test]
