@@ -28,7 +28,9 @@ pub fn page(hosts: &[Host], oracle: &Oracle, gfn: Gfn) -> Result<(), Failure> {
             copies += 1;
             exclusive += usize::from(entry.state == PageState::Exclusive);
             let found = oracle::marks(&host.memory, frame);
-            oracle.check(gfn, found, &format!("a look at host {}", host.index))?;
+            let who = format_args!("a look at host {}", host.index);
+            oracle.check(gfn, found, who)?;
+            oracle.check_words(gfn, &host.memory, frame, who)?;
         }
     }
     if masters > 1 {

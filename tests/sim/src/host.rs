@@ -6,14 +6,16 @@
 //! events, the processor, frames to send.
 
 use crate::failure::{Class, Failure};
+use crate::history::{self, History};
+use crate::litmus::Place;
 use crate::mmu::Mmu;
 use crate::oracle::Oracle;
 use crate::processor::Processor;
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::scenario::Scenario;
 use crate::trace::{self, Trace};
 use addr::{Gfn, NodeId};
-use fabric::{Event, PageSlice};
+use fabric::{Event, PageSlice, RefuseReason, StopReason};
 use node::{Clock, Cluster, Node};
 use paging::memory::fake::VecMemory;
 use paging::{Format, FramePool, HostMemory};
@@ -21,6 +23,8 @@ use std::collections::VecDeque;
 
 /// Frames taken in one go, as in the image.
 const BATCH: usize = 64;
+/// The code with which a node stops the others when it misses one.
+const LOST: u64 = 1;
 /// Transmit descriptors.
 const TX_RING: usize = 32;
 
@@ -58,8 +62,14 @@ pub struct Host {
     pub alive: bool,
     /// Peers it reported as lost, and when.
     pub lost: Vec<(NodeId, u64)>,
+    /// It has reported that the cluster is over.
+    pub over: bool,
+    /// It was told why it cannot be in a cluster.
+    pub refused: Vec<RefuseReason>,
     /// Longest wait of an instruction.
     pub slowest_ns: u64,
+    /// Instructions retired, and pages or words they touched.
+    pub retired: u64,
     /// Pages whose state may have changed in the last step.
     pub touched: Vec<Gfn>,
 }
@@ -70,6 +80,10 @@ pub struct Surroundings<'a> {
     pub oracle: &'a mut Oracle,
     /// What happened.
     pub trace: &'a mut Trace,
+    /// What the processors did to words.
+    pub history: &'a mut History,
+    /// What they did to words of litmus instances.
+    pub litmus: &'a mut Vec<(Place, history::Event)>,
     /// The run.
     pub scenario: &'a Scenario,
 }
@@ -100,7 +114,10 @@ impl Host {
             free_at: now,
             alive: true,
             lost: Vec::new(),
+            over: false,
+            refused: Vec::new(),
             slowest_ns: 0,
+            retired: 0,
             touched: Vec::new(),
         }
     }
@@ -114,7 +131,9 @@ impl Host {
     /// Whether its program is over.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.cpu.instruction.is_none() && self.program.as_ref().is_some_and(Program::is_done)
+        self.cpu.instruction.is_none()
+            && self.cpu.meeting.is_none()
+            && self.program.as_ref().is_some_and(Program::is_done)
     }
 
     /// When it has something to do.
@@ -186,20 +205,27 @@ impl Host {
                 let cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
                     .expect("every node is large enough");
                 let layout = cluster.coherence().layout().clone();
-                self.program = Some(Program::new(at.scenario, &layout, cluster.me().index()));
+                let plan = program::litmus_plan(at.scenario, &layout);
+                let me = cluster.me().index();
+                self.program = Some(Program::new(at.scenario, &layout, me, &plan));
                 self.cpu.next_ns = now;
                 self.node.cluster = Some(cluster);
             }
-            Event::PeerLost { node, .. } => {
+            Event::PeerLost { node, .. } if at.scenario.mishap.may_end_cluster() => {
                 self.lost.push((node, now));
                 self.halt();
+                // As the image does: nothing may go on anywhere.
+                self.node.fabric_mut().stop(now, StopReason::Fatal(LOST));
             }
-            Event::Stopped { .. } | Event::StopDone => {
-                return Err(Failure::new(Class::Crash, format!("host {} stopped", self.index)));
+            Event::Stopped { .. } if at.scenario.mishap.may_end_cluster() => self.halt(),
+            Event::PeerLost { .. } | Event::Stopped { .. } => {
+                let what = format!("host {}: {event:?} without a cause", self.index);
+                return Err(Failure::new(Class::Crash, what));
             }
-            Event::NodeJoined { .. }
+            Event::Refused { reason, .. } => self.refused.push(reason),
+            Event::StopDone
+            | Event::NodeJoined { .. }
             | Event::JoinTimeout { .. }
-            | Event::Refused { .. }
             | Event::ProbeReply { .. } => {}
         }
         Ok(())
@@ -207,9 +233,11 @@ impl Host {
 
     /// Ends the program where it stands.
     fn halt(&mut self) {
+        self.over = true;
         self.cpu.instruction = None;
         self.cpu.since = None;
         self.cpu.searching = false;
+        self.cpu.meeting = None;
         if let Some(program) = &mut self.program {
             program.stop();
         }

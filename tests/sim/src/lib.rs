@@ -8,28 +8,38 @@
 //!
 //! Checked all along ([`check`], [`oracle`]): a read returns the last write;
 //! one master; no frame is lost; every access ends in time; a quiet cluster
-//! sends heartbeats only; a death is noticed in time.
+//! sends heartbeats only; a death or a partition is noticed in time by every
+//! node, and a node in a new life is kept out until all have begun anew
+//! (`lives.rs`). Afterwards the histories of all processors are judged as a
+//! user would ([`history`], [`litmus`]).
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod check;
 pub mod failure;
+pub mod history;
 pub mod host;
+pub mod link;
+pub mod litmus;
+mod lives;
 pub mod mmu;
 pub mod oracle;
 pub mod processor;
 pub mod program;
 pub mod rng;
 pub mod scenario;
+pub mod summary;
 pub mod trace;
 pub mod world;
 
 pub use failure::{Class, Failure};
 pub use scenario::Scenario;
-pub use world::{Summary, World};
+pub use summary::Summary;
+pub use world::World;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs a scenario; a panic of the production code is a crash.
+/// Runs a scenario.
 ///
 /// # Errors
 /// The failure, with the command that repeats it and, when `tracing`, the
@@ -37,14 +47,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub fn run(scenario: Scenario, tracing: bool) -> Result<Summary, Report> {
     let command = scenario.command();
     let mut world = World::new(scenario, tracing);
-    let outcome = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
+    drive(&mut world).map_err(|failure| {
+        let timeline = failure.page.filter(|_| tracing).map(|gfn| world.trace.timeline(gfn));
+        Report { failure, command, timeline: timeline.unwrap_or_default() }
+    })
+}
+
+/// Runs a world to its end; a panic of the production code is a crash.
+///
+/// # Errors
+/// The failure.
+pub fn drive(world: &mut World) -> Result<Summary, Failure> {
+    catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Failure::new(Class::Crash, text.unwrap_or("a panic without words")))
-    });
-    outcome.map_err(|failure| {
-        let timeline = failure.page.filter(|_| tracing).map(|gfn| world.trace.timeline(gfn));
-        Report { failure, command, timeline: timeline.unwrap_or_default() }
     })
 }
 

@@ -23,6 +23,12 @@ impl Mmu {
         self.kept.clear();
     }
 
+    /// Drops the rights to write alone: what a forgotten flush comes to, less
+    /// the damage that writes to other pages' frames would do.
+    pub fn keep_readable(&mut self) {
+        self.kept.values_mut().for_each(|kept| kept.1 = false);
+    }
+
     /// The frame an access goes to; `None` is a nested page fault.
     pub fn translate(
         &mut self,

@@ -2,16 +2,19 @@
 //! over the production page tables, and waits as the engine's guest does.
 
 use crate::failure::{Class, Failure};
+use crate::history::{Event, Op, Word};
 use crate::host::{Host, Surroundings};
+use crate::litmus::Place;
 use crate::oracle;
 use crate::program::{Instruction, Program};
-use crate::scenario::MS;
+use crate::scenario::{Defect, MS};
 use addr::{Access, Gfn};
 use coherence::Progress;
 use machine::{GuestMemory, MemoryError};
 use node::guest::Streams;
 use node::view::View;
 use paging::memory::fake::VecMemory;
+use std::collections::HashMap;
 
 /// Instructions in one turn of the processor.
 const TURN: usize = 8;
@@ -27,6 +30,10 @@ pub struct Processor {
     ready_faults: u32,
     pub(crate) searching: bool,
     pub(crate) next_ns: u64,
+    /// It waits for the other programs, and may dawdle that long then.
+    pub(crate) meeting: Option<u64>,
+    /// What it saw last in each word.
+    seen: HashMap<Word, u64>,
     streams: Streams,
 }
 
@@ -51,6 +58,14 @@ impl Host {
                     return Ok(());
                 }
             }
+            if let Some(Instruction::Meet(skew_ns)) = self.cpu.instruction {
+                // The world wakes it when all have come.
+                self.cpu.meeting = Some(skew_ns);
+                self.cpu.instruction = None;
+                self.cpu.next_ns = u64::MAX;
+                self.release_held();
+                return Ok(());
+            }
             let Some(missing) = self.attempt(now, at)? else {
                 self.retired(now);
                 continue;
@@ -66,7 +81,10 @@ impl Host {
         if let Some(since) = self.cpu.since.take() {
             self.slowest_ns = self.slowest_ns.max(now - since);
         }
-        self.cpu.instruction = None;
+        self.retired += match self.cpu.instruction.take() {
+            Some(Instruction::Touch { touches, .. }) => touches.len() as u64,
+            Some(Instruction::Word { .. } | Instruction::Meet(_)) | None => 1,
+        };
         self.cpu.ready_faults = 0;
         self.cpu.next_ns = now + self.program.as_mut().map_or(0, Program::think);
     }
@@ -81,20 +99,34 @@ impl Host {
         let instruction = self.cpu.instruction.clone().expect("there is one");
         let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
         if cluster.take_flush() {
-            self.mmu.flush();
+            match at.scenario.defect {
+                Some(Defect::KeepsTranslations) => self.mmu.keep_readable(),
+                _ => self.mmu.flush(),
+            }
         }
-        if instruction.by_machine {
-            return self.by_machine(now, &instruction, at);
+        match instruction {
+            Instruction::Touch { touches, by_machine: true } => self.by_machine(now, &touches, at),
+            Instruction::Touch { touches, by_machine: false } => self.touch(now, &touches, at),
+            Instruction::Word { word, op, place } => self.word(now, (word, op, place), at),
+            Instruction::Meet(_) => unreachable!("nothing to execute"),
         }
-        let root = cluster.coherence().root();
+    }
+
+    fn touch(
+        &mut self,
+        now: u64,
+        touches: &[(Gfn, Access)],
+        at: &mut Surroundings<'_>,
+    ) -> Result<Option<(Gfn, Access)>, Failure> {
+        let root = self.node.cluster.as_ref().expect("as above").coherence().root();
         let mut frames = Vec::new();
-        for &(gfn, access) in &instruction.touches {
+        for &(gfn, access) in touches {
             match self.mmu.translate(&mut self.memory, root, gfn, access) {
                 Some(frame) => frames.push(frame),
                 None => return Ok(Some((gfn, access))),
             }
         }
-        for (&(gfn, access), &frame) in instruction.touches.iter().zip(&frames) {
+        for (&(gfn, access), &frame) in touches.iter().zip(&frames) {
             let found = oracle::marks(&self.memory, Some(frame));
             self.check(now, gfn, found, at)?;
             if access == Access::Write {
@@ -106,14 +138,56 @@ impl Host {
         Ok(None)
     }
 
+    /// One access to a word, recorded in the history.
+    fn word(
+        &mut self,
+        now: u64,
+        (word, op, place): (Word, Op, Option<Place>),
+        at: &mut Surroundings<'_>,
+    ) -> Result<Option<(Gfn, Access)>, Failure> {
+        let access = if op == Op::Load { Access::Read } else { Access::Write };
+        let root = self.node.cluster.as_ref().expect("as above").coherence().root();
+        let Some(frame) = self.mmu.translate(&mut self.memory, root, word.gfn, access) else {
+            return Ok(Some((word.gfn, access)));
+        };
+        let mut found = oracle::read_word(&self.memory, frame, word);
+        if at.scenario.defect == Some(Defect::TearsAtomics) && op.is_atomic() {
+            // What it read at an earlier instant, if it had looked there.
+            found = self.cpu.seen.get(&word).copied().unwrap_or(found);
+        }
+        let value = match op {
+            Op::Load | Op::LockedLoad => None,
+            Op::FetchAdd => Some(found + 1),
+            Op::CompareExchange if self.cpu.seen.get(&word) != Some(&found) => None,
+            Op::Store | Op::Exchange | Op::CompareExchange => Some(at.history.fresh(self.index)),
+        };
+        if op != Op::Store {
+            let who = format_args!("host {}", self.index);
+            at.oracle.check_word(word, found, who)?;
+        }
+        if let Some(value) = value {
+            oracle::write_word(&mut self.memory, frame, word, value);
+            at.oracle.wrote_word(word, value);
+        }
+        let event = Event { word, read: (op != Op::Store).then_some(found), wrote: value };
+        at.trace.note(now, word.gfn, || format!("host {} {event}", self.index));
+        at.history.note(self.index, event);
+        if let Some(place) = place {
+            at.litmus.push((place, event));
+        }
+        self.cpu.seen.insert(word, value.unwrap_or(found));
+        self.touched.push(word.gfn);
+        Ok(None)
+    }
+
     /// The same through the view that the machine's devices use.
     fn by_machine(
         &mut self,
         now: u64,
-        instruction: &Instruction,
+        touches: &[(Gfn, Access)],
         at: &mut Surroundings<'_>,
     ) -> Result<Option<(Gfn, Access)>, Failure> {
-        for &(gfn, access) in &instruction.touches {
+        for &(gfn, access) in touches {
             let mut found = [0; 3];
             for (place, found) in oracle::addresses(gfn).into_iter().zip(&mut found) {
                 let mut bytes = [0; 8];
@@ -150,7 +224,7 @@ impl Host {
     ) -> Result<(), Failure> {
         at.trace.note(now, gfn, || format!("host {} reads {:#x}", self.index, found[0]));
         self.touched.push(gfn);
-        at.oracle.check(gfn, found, &format!("host {}", self.index))
+        at.oracle.check(gfn, found, format_args!("host {}", self.index))
     }
 
     fn wrote(&mut self, now: u64, gfn: Gfn, value: u64, at: &mut Surroundings<'_>) {

@@ -31,11 +31,119 @@ pub struct Weather {
 pub enum Load {
     /// All nodes at a few pages.
     Hot,
+    /// Each node mostly at its own words of a few pages (false sharing).
+    Sharing,
+    /// Any page.
+    Uniform,
+    /// Litmus shapes, one after the other.
+    Litmus,
     /// More pages than a node has frames, by one node or by all.
     Sweep,
     /// Everything by turns.
     Mixed,
 }
+
+/// What a simulated processor does wrong, on purpose. The checks that look
+/// at the nodes or know the last write are then off: the history alone must
+/// show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Defect {
+    /// Keeps reading through a translation that it was told to drop.
+    KeepsTranslations,
+    /// Reads and writes of an atomic at two instants.
+    TearsAtomics,
+}
+
+/// What happens to whole nodes, once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mishap {
+    /// Nothing.
+    None,
+    /// A node dies after the cluster has formed.
+    Death {
+        /// Which.
+        host: usize,
+        /// How long after.
+        after_ns: u64,
+    },
+    /// A node dies and comes back in a new life: it must stay out. Then the
+    /// others are restarted as well, and all must form a new cluster.
+    Rejoin {
+        /// Which.
+        host: usize,
+        /// When it dies, after the cluster has formed.
+        after_ns: u64,
+        /// How long it is away.
+        away_ns: u64,
+    },
+    /// The same while the nodes are still looking for each other.
+    EarlyRestart {
+        /// Which.
+        host: usize,
+        /// When it dies, after power-on.
+        after_ns: u64,
+        /// How long it is away.
+        away_ns: u64,
+    },
+    /// Frames between two groups of nodes are lost for a while.
+    Partition {
+        /// Bit n: host n is in the one group.
+        group: u8,
+        /// When, after the cluster has formed.
+        after_ns: u64,
+        /// How long. Less than the fabric's patience: nothing may be lost;
+        /// more: every node stops.
+        long_ns: u64,
+        /// Frames from the other group still come.
+        one_way: bool,
+    },
+}
+
+impl Mishap {
+    /// Whether the cluster must end by it.
+    #[must_use]
+    pub fn ends_cluster(self) -> bool {
+        match self {
+            Mishap::None | Mishap::EarlyRestart { .. } => false,
+            Mishap::Death { .. } | Mishap::Rejoin { .. } => true,
+            Mishap::Partition { long_ns, .. } => long_ns > PATIENCE_NS,
+        }
+    }
+
+    /// Whether a node may report that the cluster has ended.
+    #[must_use]
+    pub fn may_end_cluster(self) -> bool {
+        self.ends_cluster() || matches!(self, Mishap::EarlyRestart { .. })
+    }
+
+    fn of(rng: &mut Rng, nodes: u16) -> Mishap {
+        let host = rng.below(u64::from(nodes)) as usize;
+        let after_ns = rng.between(MS, 40 * MS);
+        let away_ns = rng.pick(&[20 * MS, 700 * MS, 5_000 * MS]);
+        let away_ns = away_ns + rng.below(100 * MS);
+        let group = rng.between(1, (1 << nodes) - 2) as u8;
+        let one_way = rng.chance(300);
+        match rng.below(1000) {
+            _ if nodes == 1 => Mishap::None,
+            0..60 => Mishap::Death { host, after_ns },
+            60..100 => Mishap::Rejoin { host, after_ns, away_ns },
+            100..130 => {
+                let (after_ns, away_ns) = (rng.below(150 * MS), rng.below(300 * MS));
+                Mishap::EarlyRestart { host, after_ns, away_ns }
+            }
+            130..190 => {
+                let long_ns = rng.pick(&[30 * MS, 400 * MS, 2_000 * MS]);
+                Mishap::Partition { group, after_ns, long_ns, one_way }
+            }
+            190..215 => Mishap::Partition { group, after_ns, long_ns: u64::MAX / 4, one_way },
+            _ => Mishap::None,
+        }
+    }
+}
+
+/// A partition of this length is survived, one that is a good deal longer
+/// is not.
+const PATIENCE_NS: u64 = 2_500 * MS;
 
 /// All that a seed decides before the first event.
 #[derive(Clone, Debug)]
@@ -60,8 +168,14 @@ pub struct Scenario {
     pub lenders: u16,
     /// Instructions of each program.
     pub instructions: u64,
-    /// When a node dies, after the cluster has formed, and which.
-    pub kill: Option<(u64, usize)>,
+    /// Litmus instances at most.
+    pub litmus: usize,
+    /// A fault of the simulated processors, to see that the checks find it.
+    pub defect: Option<Defect>,
+    /// What happens to whole nodes.
+    pub mishap: Mishap,
+    /// A node that is slower than the others, and how much.
+    pub slow: Option<(usize, u64)>,
 }
 
 impl Scenario {
@@ -72,10 +186,18 @@ impl Scenario {
         let own = rng.pick(&[2, 2, 3, 3, 4, 5]);
         let nodes = nodes.unwrap_or(own);
         let weather = weather(&mut rng);
-        let load = rng.pick(&[Load::Hot, Load::Hot, Load::Sweep, Load::Mixed]);
-        let kill = rng
-            .chance(120)
-            .then(|| (rng.between(MS, 40 * MS), rng.below(u64::from(nodes)) as usize));
+        let load = rng.pick(&[
+            Load::Hot,
+            Load::Sharing,
+            Load::Uniform,
+            Load::Sweep,
+            Load::Mixed,
+            Load::Litmus,
+            Load::Litmus,
+        ]);
+        let mishap = Mishap::of(&mut rng, nodes);
+        let slow = (rng.below(u64::from(nodes)) as usize, rng.pick(&[5, 30]));
+        let slow = rng.chance(120).then_some(slow);
         Scenario {
             seed,
             nodes,
@@ -85,19 +207,24 @@ impl Scenario {
             spare: (0..nodes).map(|_| rng.pick(&[0, 0, 0, 40, 600])).collect(),
             runs: (0..nodes).map(|_| rng.pick(&[1, 1, 2])).collect(),
             load,
-            lenders: rng.below(u64::from(nodes)) as u16,
+            lenders: if load == Load::Litmus { 0 } else { rng.below(u64::from(nodes)) as u16 },
             instructions: match load {
-                Load::Hot => 400,
+                Load::Hot | Load::Sharing => 400,
+                Load::Uniform => 500,
+                Load::Litmus => 20,
                 Load::Sweep | Load::Mixed => 1500,
             },
-            kill: kill.filter(|_| nodes > 1),
+            litmus: 24,
+            defect: None,
+            mishap,
+            slow,
         }
     }
 
     /// The command that runs it again.
     #[must_use]
     pub fn command(&self) -> String {
-        format!("cargo run -p pangaea-sim -- --seed {} --nodes {}", self.seed, self.nodes)
+        format!("cargo pangaea sim --seed {} --nodes {}", self.seed, self.nodes)
     }
 
     /// Longest time an access may take, in nanoseconds of virtual time.

@@ -48,6 +48,14 @@ impl Trace {
         }
     }
 
+    /// The page about which most was noted.
+    #[must_use]
+    pub fn busiest(&self) -> Option<Gfn> {
+        let mut counts = std::collections::BTreeMap::new();
+        self.events.iter().for_each(|&(_, gfn, _)| *counts.entry(gfn).or_insert(0u64) += 1);
+        counts.into_iter().max_by_key(|&(_, count)| count).map(|(gfn, _)| gfn)
+    }
+
     /// The last events of a page.
     #[must_use]
     pub fn timeline(&self, gfn: Gfn) -> String {

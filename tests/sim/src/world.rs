@@ -1,11 +1,16 @@
-//! The world around the nodes: virtual time, the link, pauses, a death.
+//! The world around the nodes: virtual time, and what happens when.
 
 use crate::check;
 use crate::failure::{Class, Failure};
+use crate::history::{Event, History, order};
 use crate::host::{Host, Surroundings};
+use crate::link::Link;
+use crate::litmus::{self, Place};
 use crate::oracle::Oracle;
+use crate::program;
 use crate::rng::Rng;
-use crate::scenario::{MS, Scenario, US};
+use crate::scenario::{MS, Mishap, Scenario, US};
+use crate::summary::Summary;
 use crate::trace::Trace;
 use addr::{Gfn, RUN_PAGES};
 use coherence::Limits;
@@ -13,15 +18,13 @@ use fabric::{Config, Counters, Kind};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Longest time to form a cluster.
-const FORM_NS: u64 = 60_000 * MS;
 /// Longest time until all is quiet after the last instruction.
 const QUIET_NS: u64 = 20_000 * MS;
 /// Steps between two looks at everything.
-const LOOK_EVERY: u64 = 512;
+const LOOK_EVERY: u64 = 2048;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Happening {
+pub(crate) enum Happening {
     /// The NIC of a host sends its next frame.
     Sends(usize),
     /// A frame comes to a host's NIC.
@@ -30,57 +33,36 @@ enum Happening {
     Pauses(usize),
     /// A host dies.
     Dies(usize),
-}
-
-/// What a run that held came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Summary {
-    /// Virtual time from boot to the end.
-    pub virtual_ns: u64,
-    /// Turns of main loops.
-    pub steps: u64,
-    /// Writes by all programs.
-    pub writes: u64,
-    /// Frames that found a NIC's ring full.
-    pub overflows: u64,
-    /// Longest wait of an instruction.
-    pub slowest_ns: u64,
-    /// All nodes' coherence counters that tell what the run has reached.
-    pub evicted: u64,
-    /// Evictions of zero pages.
-    pub evicted_zero: u64,
-    /// Ownership passed to a sharer.
-    pub promoted: u64,
-    /// Moves refused for want of frames.
-    pub refused: u64,
-    /// Evictions that found no room.
-    pub no_room: u64,
-    /// Messages put off.
-    pub deferred: u64,
-    /// Pages fetched ahead.
-    pub prefetches: u64,
-    /// Whether a node died and was missed.
-    pub killed: bool,
+    /// A host is switched on again.
+    Returns(usize),
+    /// The partition of the scenario begins.
+    Parts,
+    /// It ends.
+    Heals,
 }
 
 /// A cluster and everything around it.
 pub struct World {
-    scenario: Scenario,
-    rng: Rng,
-    now: u64,
-    hosts: Vec<Host>,
+    pub(crate) scenario: Scenario,
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    pub(crate) hosts: Vec<Host>,
     happenings: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     number: u64,
-    steps: u64,
-    overflows: u64,
-    fair: bool,
+    pub(crate) link: Link,
     oracle: Oracle,
     /// What happened to the pages.
     pub trace: Trace,
-    died: Option<(usize, u64)>,
+    history: History,
+    litmus: Vec<(Place, Event)>,
+    pub(crate) summary: Summary,
+    /// Which host has died and when.
+    pub(crate) died: Option<(usize, u64)>,
+    /// When the partition began, and whether it is over.
+    pub(crate) parted: Option<(u64, bool)>,
 }
 
-fn mac(index: usize) -> [u8; 6] {
+pub(crate) fn mac(index: usize) -> [u8; 6] {
     [2, 0, 0, 0, 0, index as u8]
 }
 
@@ -88,43 +70,50 @@ impl World {
     /// The cluster of a scenario, switched on.
     #[must_use]
     pub fn new(scenario: Scenario, tracing: bool) -> World {
-        let mut rng = Rng::new(scenario.seed);
-        let now = 1_000 * MS;
-        // The fabric tells memory in runs; a run more than is lent as guest
-        // memory pays for tables and reserve.
-        let told = |n: usize| (scenario.runs[n] + 1) * RUN_PAGES;
-        let total = (0..usize::from(scenario.nodes)).map(told).sum();
-        let hosts = (0..usize::from(scenario.nodes)).map(|n| {
-            let limits = Limits::new(told(n), total, true);
-            let needed = limits.contribution(told(n)) + limits.table_frames + limits.reserve;
-            let mut config = Config::new(mac(n), 0x51, 7, rng.number() | 1, scenario.nodes);
-            config.mtu = scenario.mtu;
-            config.pages = told(n);
-            Host::new(n, config, needed + scenario.spare[n], now)
-        });
-        let hosts = hosts.collect();
+        let nodes = usize::from(scenario.nodes);
         let mut world = World {
-            rng,
-            now,
-            hosts,
+            rng: Rng::new(scenario.seed),
+            now: 1_000 * MS,
+            hosts: Vec::new(),
             happenings: BinaryHeap::new(),
             number: 0,
-            steps: 0,
-            overflows: 0,
-            fair: false,
-            oracle: Oracle::default(),
+            link: Link::new(scenario.weather),
+            oracle: Oracle::new(scenario.defect.is_some()),
             trace: Trace::new(tracing),
+            history: History::new(nodes),
+            litmus: Vec::new(),
+            summary: Summary::default(),
             died: None,
+            parted: None,
             scenario,
         };
-        for n in 0..world.hosts.len() {
-            world.hosts[n].free_at += world.rng.below(50 * MS);
+        for n in 0..nodes {
+            let host = world.build(n);
+            world.hosts.push(host);
             world.plan_pause(n);
         }
+        world.summary.faults.slow = u64::from(world.scenario.slow.is_some());
         world
     }
 
-    fn happens(&mut self, at: u64, what: Happening) {
+    /// A host that boots about now, in a new life.
+    pub(crate) fn build(&mut self, n: usize) -> Host {
+        // The fabric tells memory in runs; a run more than is lent as guest
+        // memory pays for tables and reserve.
+        let scenario = &self.scenario;
+        let told = |n: usize| (scenario.runs[n] + 1) * RUN_PAGES;
+        let total = (0..usize::from(scenario.nodes)).map(told).sum();
+        let limits = Limits::new(told(n), total, true);
+        let needed = limits.contribution(told(n)) + limits.table_frames + limits.reserve;
+        let mut config = Config::new(mac(n), 0x51, 7, self.rng.number() | 1, scenario.nodes);
+        config.mtu = scenario.mtu;
+        config.pages = told(n);
+        let mut host = Host::new(n, config, needed + scenario.spare[n], self.now);
+        host.free_at += self.rng.below(50 * MS);
+        host
+    }
+
+    pub(crate) fn happens(&mut self, at: u64, what: Happening) {
         self.number += 1;
         self.happenings.push(Reverse((at, self.number, what)));
     }
@@ -142,25 +131,19 @@ impl World {
     /// # Errors
     /// The first failure.
     pub fn run(&mut self) -> Result<Summary, Failure> {
-        self.until(FORM_NS, "the cluster does not form", |w| {
-            w.hosts.iter().all(|h| h.id().is_some())
-        })?;
-        if let Some((after, host)) = self.scenario.kill {
-            self.happens(self.now + after, Happening::Dies(host));
+        let start = self.now;
+        self.live()?;
+        self.judge()?;
+        for host in &self.hosts {
+            self.summary.host(host);
         }
-        while !self.hosts.iter().all(|h| h.is_done() || !h.alive) && self.died.is_none() {
-            self.next()?;
-        }
-        if self.scenario.kill.is_some() {
-            self.miss_the_dead()?;
-        } else {
-            self.calm()?;
-        }
-        Ok(self.summary())
+        self.summary.virtual_ns = self.now - start;
+        self.summary.writes += self.oracle.writes();
+        Ok(self.summary.clone())
     }
 
     /// Goes on until `done`.
-    fn until(
+    pub(crate) fn until(
         &mut self,
         patience_ns: u64,
         what: &str,
@@ -176,45 +159,15 @@ impl World {
         Ok(())
     }
 
-    /// After a death: every survivor reports it in time.
-    fn miss_the_dead(&mut self) -> Result<(), Failure> {
-        self.until(QUIET_NS, "nobody dies", |w| w.died.is_some())?;
-        let (dead, at) = self.died.expect("it died");
-        let id = self.hosts[dead].id().expect("it had formed");
-        let weather = self.scenario.weather;
-        // What it had sent last may be on its way for as long as a stray frame.
-        // A survivor that was away itself for a heartbeat (it looks at its timers
-        // every half one) begins to count anew, four times at most.
-        let config = Config::new(mac(0), 0, 0, 1, 2);
-        let excuses = if weather.pause_ns >= config.heartbeat_ns / 2 { 4 } else { 0 };
-        let bound = at + config.dead_after_ns * (1 + excuses) + 60 * MS + 2 * weather.pause_ns;
-        let missed = |h: &Host| h.lost.iter().any(|&(n, _)| n == id);
-        while !self.hosts.iter().all(|h| !h.alive || missed(h)) {
-            if self.now > bound {
-                let what = format!("the death of host {dead} is not noticed");
-                return Err(Failure::new(Class::Liveness, what));
-            }
-            self.next()?;
-        }
-        let wrongly = self.hosts.iter().find(|h| h.lost.iter().any(|&(n, _)| n != id));
-        match wrongly {
-            Some(h) => {
-                let what = format!("host {} misses a peer that is alive", h.index);
-                Err(Failure::new(Class::Correctness, what))
-            }
-            None => self.look_at_all(),
-        }
-    }
-
     /// After the last instruction: all transactions end, and all is as it
     /// must be.
-    fn calm(&mut self) -> Result<(), Failure> {
+    pub(crate) fn calm(&mut self) -> Result<(), Failure> {
         let quiet = |w: &World| {
             let clusters = w.hosts.iter().filter_map(|h| h.node.cluster.as_ref());
             clusters.into_iter().all(|c| c.coherence().is_quiet())
         };
         self.until(QUIET_NS, "transactions stay open", quiet)?;
-        self.fair = true;
+        self.link.fair = true;
         let settle = self.now + 2_000 * MS;
         self.until(QUIET_NS, "time stands", |w| w.now > settle)?;
         self.look_at_all()?;
@@ -247,8 +200,36 @@ impl World {
         Ok(())
     }
 
+    /// Judges what the programs saw since the cluster formed, and forgets it:
+    /// a new cluster begins with memory that is zero.
+    pub(crate) fn judge(&mut self) -> Result<(), Failure> {
+        let nodes = self.hosts.len();
+        let history = std::mem::replace(&mut self.history, History::new(nodes));
+        self.summary.histories += u64::from(!history.is_empty());
+        self.summary.events += history.len() as u64;
+        if let Err(flaw) = order::check(&history) {
+            let page = flaw.word().map(|w| w.gfn);
+            let what = format!("the history of {} events: {flaw}", history.len());
+            return Err(Failure { class: Class::Correctness, page, what });
+        }
+        let layout = self.hosts.iter().find_map(|h| h.node.cluster.as_ref());
+        if let Some(layout) = layout.map(|c| c.coherence().layout()) {
+            let plan = program::litmus_plan(&self.scenario, layout);
+            let verdict = litmus::judge(&plan, &self.litmus);
+            self.summary.litmus += verdict.judged;
+            self.summary.outcomes.extend(verdict.outcomes);
+            if let Some((what, gfn)) = verdict.forbidden {
+                return Err(Failure::about(Class::Correctness, gfn, format!("litmus {what}")));
+            }
+        }
+        self.litmus.clear();
+        self.summary.writes += self.oracle.writes();
+        self.oracle = Oracle::new(self.oracle.is_blind());
+        Ok(())
+    }
+
     /// Makes the next thing happen.
-    fn next(&mut self) -> Result<(), Failure> {
+    pub(crate) fn next(&mut self) -> Result<(), Failure> {
         let turn = self.hosts.iter().map(|h| (h.wakes_at(), h.index)).min();
         let (wakes, host) = turn.expect("there are hosts");
         let at = self.happenings.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
@@ -266,28 +247,48 @@ impl World {
     }
 
     fn turn(&mut self, index: usize) -> Result<(), Failure> {
-        let World { hosts, oracle, trace, scenario, .. } = self;
+        let World { hosts, oracle, trace, scenario, history, litmus, .. } = self;
         let host = &mut hosts[index];
         let sending = !host.tx.is_empty();
-        host.step(self.now, &mut Surroundings { oracle, trace, scenario })?;
-        host.free_at = self.now + self.rng.between(300, 3_000);
+        host.step(self.now, &mut Surroundings { oracle, trace, scenario, history, litmus })?;
+        let slower = self.scenario.slow.filter(|&(slow, _)| slow == index).map_or(1, |(_, n)| n);
+        host.free_at = self.now + slower * self.rng.between(300, 3_000);
         let starts = !sending && !host.tx.is_empty();
-        let touched = std::mem::take(&mut host.touched);
+        let met = host.cpu.meeting.is_some();
+        let mut touched = std::mem::take(&mut host.touched);
+        touched.sort_unstable();
+        touched.dedup();
         for &gfn in &touched {
             check::page(&self.hosts, &self.oracle, gfn)?;
+        }
+        self.hosts[index].touched = touched;
+        if met {
+            self.meet();
         }
         if starts {
             let at = self.now + self.rng.between(200, 4 * US);
             self.happens(at, Happening::Sends(index));
         }
-        self.steps += 1;
-        if self.steps.is_multiple_of(LOOK_EVERY) {
+        self.summary.steps += 1;
+        if self.summary.steps.is_multiple_of(LOOK_EVERY) {
             self.look_at_all()?;
         }
         Ok(())
     }
 
-    fn look_at_all(&self) -> Result<(), Failure> {
+    /// Lets all programs go on when the last has come to where they meet.
+    fn meet(&mut self) {
+        if !self.hosts.iter().all(|h| h.cpu.meeting.is_some()) {
+            return;
+        }
+        for host in &mut self.hosts {
+            let most = host.cpu.meeting.take().expect("all are here");
+            let program = host.program.as_mut().expect("programs meet");
+            host.cpu.next_ns = self.now + program.dawdle(most);
+        }
+    }
+
+    pub(crate) fn look_at_all(&self) -> Result<(), Failure> {
         let pages: Vec<Gfn> = self.oracle.pages().collect();
         pages.iter().try_for_each(|&gfn| check::page(&self.hosts, &self.oracle, gfn))?;
         self.hosts.iter().filter(|h| h.alive).try_for_each(check::frames)
@@ -302,15 +303,16 @@ impl World {
                     return;
                 }
                 if host.rx.len() >= self.scenario.ring {
-                    self.overflows += 1;
+                    self.summary.faults.overflows += 1;
                     return;
                 }
                 host.rx.push_back(bytes);
             }
             Happening::Pauses(host) => {
-                if self.fair {
+                if self.link.fair {
                     return;
                 }
+                self.summary.faults.pauses += 1;
                 let until = self.now + self.rng.below(self.scenario.weather.pause_ns);
                 self.hosts[host].free_at = self.hosts[host].free_at.max(until);
                 self.plan_pause(host);
@@ -318,6 +320,23 @@ impl World {
             Happening::Dies(host) => {
                 self.hosts[host].alive = false;
                 self.died = Some((host, self.now));
+                self.summary.faults.deaths += 1;
+            }
+            Happening::Returns(host) => self.restart(host),
+            Happening::Parts => {
+                let Mishap::Partition { group, one_way, long_ns, .. } = self.scenario.mishap else {
+                    unreachable!("planned by a partition");
+                };
+                self.link.cut = Some(crate::link::Cut { group, one_way });
+                self.parted = Some((self.now, false));
+                self.summary.faults.partitions += 1;
+                if !self.scenario.mishap.ends_cluster() {
+                    self.happens(self.now + long_ns, Happening::Heals);
+                }
+            }
+            Happening::Heals => {
+                self.link.cut = None;
+                self.parted = self.parted.map(|(at, _)| (at, true));
             }
         }
     }
@@ -329,7 +348,11 @@ impl World {
         let Some(bytes) = self.hosts[from].take_sent() else { return };
         for to in (0..self.hosts.len()).filter(|&to| to != from) {
             if bytes[..6] == wire::BROADCAST || bytes[..6] == mac(to) {
-                self.launch(to, &bytes);
+                let way = (from, to);
+                let faults = &mut self.summary.faults;
+                for at in self.link.arrivals(way, self.now, &mut self.rng, faults) {
+                    self.happens(at, Happening::Arrives(to, bytes.clone()));
+                }
             }
         }
         if !self.hosts[from].tx.is_empty() {
@@ -337,44 +360,5 @@ impl World {
             let at = self.now + 100 + bytes.len() as u64 * 4 / 5;
             self.happens(at, Happening::Sends(from));
         }
-    }
-
-    fn launch(&mut self, to: usize, bytes: &[u8]) {
-        let weather = self.scenario.weather;
-        if !self.fair && self.rng.chance(weather.loss) {
-            return;
-        }
-        let doubled = !self.fair && self.rng.chance(weather.double);
-        for _ in 0..1 + u64::from(doubled) {
-            let mut at = self.now + weather.delay_ns + self.rng.below(weather.jitter_ns + 1);
-            if !self.fair && self.rng.chance(weather.strays) {
-                at += self.rng.below(50 * MS);
-            }
-            self.happens(at, Happening::Arrives(to, bytes.to_vec()));
-        }
-    }
-
-    fn summary(&self) -> Summary {
-        let mut s = Summary {
-            virtual_ns: self.now - 1_000 * MS,
-            steps: self.steps,
-            writes: self.oracle.writes(),
-            overflows: self.overflows,
-            killed: self.died.is_some(),
-            ..Summary::default()
-        };
-        for host in &self.hosts {
-            s.slowest_ns = s.slowest_ns.max(host.slowest_ns);
-            let Some(cluster) = &host.node.cluster else { continue };
-            let c = cluster.coherence().counters();
-            s.evicted += c.evicted;
-            s.evicted_zero += c.evicted_zero;
-            s.promoted += c.promoted;
-            s.refused += c.refused;
-            s.no_room += c.no_room;
-            s.deferred += c.deferred;
-            s.prefetches += c.prefetches;
-        }
-        s
     }
 }
