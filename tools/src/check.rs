@@ -6,6 +6,7 @@ use crate::doctor::{BOCHS, IMAGE_NEEDS, QEMU, TEST_NEEDS};
 use crate::fuzz;
 use crate::guest::Guest;
 use crate::progress::Progress;
+use crate::simulate;
 use crate::system;
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const SYSTEM_TESTS: &str = "pangaea-system-tests";
 /// How long each fuzz target runs; a long run is `cargo pangaea fuzz`.
 const FUZZ_SECONDS: u64 = 8;
+/// Simulated clusters in one run: about two minutes of two cores.
+const SEEDS: &str = "10000";
 /// What runs on bare metal only.
 const BARE_PACKAGES: [&str; 2] = ["pangaea-kernel", "pangaea-guests"];
 
@@ -66,6 +69,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     doc.args(&host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
+    steps.command("simulator", simulate::command().args(["--seeds", SEEDS]));
     steps.step("unit tests under Miri", || miri(&logic, &progress));
     steps.step("fuzzing", fuzz_step);
     if args.quick {

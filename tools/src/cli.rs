@@ -31,6 +31,9 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Throw random bytes at what takes bytes from outside.
     Fuzz(FuzzArgs),
+    /// Simulate whole clusters in virtual time, decided by seeds.
+    #[command(disable_help_flag = true)]
+    Sim(SimArgs),
 }
 
 /// What the exit statuses of `run` mean, for its help.
@@ -211,6 +214,14 @@ pub(crate) struct FuzzArgs {
     pub(crate) input: Option<PathBuf>,
 }
 
+/// Options of `sim`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SimArgs {
+    /// Options of the simulator; `--help` shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<OsString>,
+}
+
 /// Options of `bench`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -279,6 +290,13 @@ mod tests {
         assert_eq!(args.nodes, Some(4));
         assert_eq!(args.memory.mib(), 32 << 10);
         assert_eq!(args.command, ["sh", "-c", "a | b"]);
+    }
+
+    #[test]
+    fn the_simulator_reads_its_options_itself() {
+        let words = ["pangaea", "sim", "--seed", "5", "--help"];
+        let Verb::Sim(args) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+        assert_eq!(args.options, ["--seed", "5", "--help"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+mod simulate;
 mod system;
 mod temporary;
 mod terminal;
@@ -61,6 +62,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Test(args) => check::test(&args),
         Verb::Fuzz(args) => fuzz::fuzz(&args),
+        Verb::Sim(args) => simulate::sim(&args),
         Verb::Bench(args) => match args.what {
             Bench::RemoteFault(args) => bench::remote_fault(&args),
         },
