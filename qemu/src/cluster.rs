@@ -82,7 +82,7 @@ impl Cluster {
         if !process::in_path(program) {
             return Err(RunnerError::NoEmulator(program));
         }
-        let wiring = config.recipe.emulator.wiring();
+        let wiring = config.recipe.emulator.wiring(&config.recipe.nic);
         let Links { ends, switch } = link::connect(config.nodes, wiring, &config.link)?;
         let (sender, messages) = mpsc::channel();
         let started = Instant::now();

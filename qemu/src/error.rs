@@ -44,6 +44,12 @@ pub enum RunnerError {
         /// Size of the node's memory.
         memory_mib: u64,
     },
+    /// Faults or a capture of a link that nothing can come between.
+    #[error(
+        "the nodes of this machine are linked by shared memory, whose frames can be neither \
+         lost, doubled, reordered nor captured; leave that out or choose another --machine"
+    )]
+    NothingBetween,
     /// A percentage that is none.
     #[error("{0} is no percentage; give a number from 0 to 100")]
     Percentage(f64),

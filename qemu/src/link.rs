@@ -5,14 +5,17 @@
 //! each frame. More nodes, faults or a capture put a [`Switch`] between them.
 //! As the sockets are made here and inherited, there are no ports to agree
 //! on and none to clash over. An emulator that makes its socket itself gets a
-//! port instead, and always a switch.
+//! port instead, and always a switch. Nodes linked by shared memory get a file
+//! without a name, and nothing can come between them.
 
 use crate::switch::Switch;
 use crate::{Faults, RunnerError, pcap};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// How the nodes are linked.
@@ -41,6 +44,8 @@ pub(crate) enum Wiring {
     Socket,
     /// By a UDP port that it receives on; it sends to the next one.
     Port,
+    /// By memory that all nodes share.
+    Memory,
 }
 
 /// A node's end of its link.
@@ -49,7 +54,19 @@ pub(crate) enum End {
     Socket(UdpSocket),
     /// A port to receive on.
     Port(ReservedPort),
+    /// Memory to inherit.
+    Memory(SharedMemory),
 }
+
+/// Memory that all nodes share.
+pub(crate) struct SharedMemory {
+    pub(crate) file: OwnedFd,
+    pub(crate) bytes: u64,
+}
+
+/// Bytes of shared memory from each node to each other, as the driver divides
+/// it (`kernel/hw/nic/src/shm`).
+const RING_BYTES: u64 = 512 << 10;
 
 /// A UDP port of the loopback that is kept free until this is dropped.
 pub(crate) struct ReservedPort {
@@ -79,6 +96,9 @@ pub(crate) fn connect(
     options: &LinkOptions,
 ) -> Result<Links, RunnerError> {
     options.faults.check()?;
+    if wiring == Wiring::Memory {
+        return memory(nodes, options);
+    }
     let failed = |error| RunnerError::system("making a link between nodes")(error);
     let plain = !options.faults.any() && options.pcap.is_none();
     if wiring == Wiring::Socket && nodes <= 2 && plain {
@@ -97,12 +117,30 @@ pub(crate) fn connect(
     let cable = || match wiring {
         Wiring::Socket => pair().map(|(ours, theirs)| (ours, End::Socket(theirs))),
         Wiring::Port => ports().map(|(ours, theirs)| (ours, End::Port(theirs))),
+        Wiring::Memory => unreachable!("it has no cables"),
     };
     let cables = (0..nodes).map(|_| cable()).collect::<io::Result<Vec<_>>>().map_err(failed)?;
     let (ours, ends) = cables.into_iter().unzip();
     let switch = Switch::start(ours, options.faults, capture)
         .map_err(RunnerError::system("starting the switch"))?;
     Ok(Links { ends, switch: Some(switch) })
+}
+
+/// Makes the memory of `nodes` nodes; what is not touched costs nothing.
+fn memory(nodes: u32, options: &LinkOptions) -> Result<Links, RunnerError> {
+    if options.faults.any() || options.pcap.is_some() {
+        return Err(RunnerError::NothingBetween);
+    }
+    let places = u64::from(nodes.max(2)).next_power_of_two();
+    let bytes = places * places * RING_BYTES;
+    let ends = || -> io::Result<Vec<End>> {
+        let file = File::from(memfd_create("pangaea-link", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(bytes)?;
+        let end = || Ok(End::Memory(SharedMemory { file: file.try_clone()?.into(), bytes }));
+        (0..nodes).map(|_| end()).collect()
+    };
+    let ends = ends().map_err(RunnerError::system("making the nodes' shared memory"))?;
+    Ok(Links { ends, switch: None })
 }
 
 /// Makes two UDP sockets on the loopback that are connected to each other.
@@ -153,6 +191,19 @@ fn enlarge(socket: &UdpSocket) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn shared_memory_has_room_for_every_pair_and_no_faults() {
+        let links = connect(3, Wiring::Memory, &LinkOptions::default()).unwrap();
+        assert_eq!(links.ends.len(), 3);
+        for end in &links.ends {
+            let End::Memory(memory) = end else { panic!("no memory") };
+            assert_eq!(memory.bytes, 16 * RING_BYTES);
+        }
+        let faults = Faults { loss: 1.0, ..Faults::default() };
+        let lossy = LinkOptions { faults, pcap: None };
+        assert!(matches!(connect(2, Wiring::Memory, &lossy), Err(RunnerError::NothingBetween)));
+    }
 
     #[test]
     fn nodes_with_ports_reach_each_other_through_the_switch() {

@@ -37,9 +37,10 @@ impl Emulator {
         }
     }
 
-    /// How its network card reaches the link.
-    pub(crate) const fn wiring(self) -> Wiring {
+    /// How a device of this name reaches the link.
+    pub(crate) fn wiring(self, nic: &str) -> Wiring {
         match self {
+            Self::Qemu if nic.starts_with(qemu::SHARED_MEMORY) => Wiring::Memory,
             Self::Qemu => Wiring::Socket,
             Self::Bochs => Wiring::Port,
         }

@@ -8,23 +8,39 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
 
+/// The device that is memory shared between the nodes.
+pub(super) const SHARED_MEMORY: &str = "ivshmem-plain";
+
+/// What a node's end of the link is, with the number it is inherited under.
+#[derive(Clone, Copy)]
+enum Link {
+    Socket(RawFd),
+    /// And how many bytes of memory.
+    Memory(RawFd, u64),
+}
+
 /// Prepares a node's process.
 pub(super) fn prepare(plan: &NodePlan<'_>, end: End) -> Result<Launch, RunnerError> {
-    let End::Socket(net) = end else { unreachable!("QEMU's wiring is a socket") };
-    let net = OwnedFd::from(net);
+    let (link, net) = match end {
+        End::Socket(socket) => (None, OwnedFd::from(socket)),
+        End::Memory(memory) => (Some(memory.bytes), memory.file),
+        End::Port(_) => unreachable!("QEMU inherits its end of the link"),
+    };
+    let net_number = net.as_raw_fd();
+    let link = link.map_or(Link::Socket(net_number), |bytes| Link::Memory(net_number, bytes));
     let (serial, theirs) = SerialLines::inherited(plan.serial_ports)
         .map_err(RunnerError::system("making a serial line to a node"))?;
     let numbers: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
     let mut command = process::guarded(plan.recipe.emulator.program());
-    command.args(arguments(plan, &numbers, net.as_raw_fd()));
+    command.args(arguments(plan, &numbers, link));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let inherited = theirs.into_iter().chain([net]).collect();
     Ok(Launch { command, inherited, serial, screen: None })
 }
 
 /// Builds the arguments: a pure function of what a node is, of the inherited
-/// sockets of its serial ports (COM1 first) and of its network card's.
-fn arguments(plan: &NodePlan<'_>, serial: &[RawFd], net: RawFd) -> Vec<OsString> {
+/// sockets of its serial ports (COM1 first) and of its end of the link.
+fn arguments(plan: &NodePlan<'_>, serial: &[RawFd], link: Link) -> Vec<OsString> {
     let recipe = plan.recipe;
     let megabytes = plan.memory.mib();
     let mut args: Vec<OsString> = Vec::new();
@@ -41,10 +57,19 @@ fn arguments(plan: &NodePlan<'_>, serial: &[RawFd], net: RawFd) -> Vec<OsString>
         option("-chardev", format!("socket,id=serial{index},fd={fd}"));
         option("-device", serial_device(recipe, index));
     }
-    option("-netdev", format!("dgram,id=link,local.type=fd,local.str={net}"));
-    let mac = mac_text(plan.mac);
-    // No option ROM: nothing boots from the network.
-    option("-device", format!("{},netdev=link,mac={mac},romfile=", recipe.nic));
+    match link {
+        Link::Socket(net) => {
+            option("-netdev", format!("dgram,id=link,local.type=fd,local.str={net}"));
+            let mac = mac_text(plan.mac);
+            // No option ROM: nothing boots from the network.
+            option("-device", format!("{},netdev=link,mac={mac},romfile=", recipe.nic));
+        }
+        Link::Memory(file, bytes) => {
+            let path = format!("mem-path=/proc/self/fd/{file}");
+            option("-object", format!("memory-backend-file,id=link,{path},size={bytes},share=on"));
+            option("-device", format!("{},memdev=link", recipe.nic));
+        }
+    }
     let mut path = |name: &str, value: &Path| args.extend([name.into(), value.into()]);
     path("-kernel", plan.image);
     if let Some(initrd) = plan.payload {
@@ -86,7 +111,10 @@ mod tests {
         let mut recipe = Recipe::parse(Path::new("test.toml"), text).unwrap();
         recipe.direct = direct;
         let plan = NodePlan { payload, ..test_plan(&recipe, "EPYC,+svm") };
-        let args = arguments(&plan, &[5, 6, 7], 9);
+        words(&arguments(&plan, &[5, 6, 7], Link::Socket(9)))
+    }
+
+    fn words(args: &[OsString]) -> String {
         args.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join("|")
     }
 
@@ -105,6 +133,15 @@ mod tests {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert!(!line.contains("irq"));
+    }
+
+    #[test]
+    fn shared_memory_takes_the_place_of_a_network_card() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines");
+        let recipe = Recipe::load(&folder, "q35-shm-svm").unwrap();
+        let line = words(&arguments(&test_plan(&recipe, "EPYC"), &[], Link::Memory(4, 1 << 21)));
+        assert!(line.contains("mem-path=/proc/self/fd/4,size=2097152,share=on"), "{line}");
+        assert!(line.contains("ivshmem-plain,memdev=link") && !line.contains("netdev"), "{line}");
     }
 
     #[test]
