@@ -21,6 +21,9 @@ pub mod hypercall;
 #[cfg(target_os = "none")]
 pub mod memory;
 pub mod order;
+#[cfg(target_os = "none")]
+pub mod rows;
 pub mod samples;
 #[cfg(target_os = "none")]
 pub mod serial;
+pub mod workloads;

@@ -75,7 +75,12 @@ impl Region {
         Region { first: self.first + from, pages: pages.min(self.pages - from) }
     }
 
-    fn address(&self, index: u64) -> u64 {
+    /// Where a page lies.
+    ///
+    /// # Panics
+    /// If the region has not so many pages.
+    #[must_use]
+    pub fn address(&self, index: u64) -> u64 {
         assert!(index < self.pages, "page {index} of {}", self.pages);
         (self.first + index) << 12
     }

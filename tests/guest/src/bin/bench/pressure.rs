@@ -2,67 +2,35 @@
 //! room.
 
 use crate::plan::{Mark, Plan, SAMPLES, mark, pattern};
-use guests::memory::Region;
 use guests::order::Shuffle;
 use guests::println;
+use guests::rows::Rows;
 
 /// Pages between two words on how far it is.
 const STEP: u64 = 1 << 14;
 
-/// The rows of pages that are touched, as one.
-struct Rows {
-    rows: [Option<Region>; 4],
-    pages: u64,
-}
-
-impl Rows {
-    /// The first `pages` pages of all memory.
-    fn new(plan: &Plan, pages: u64) -> Rows {
-        let mut rows = [None; 4];
-        let mut left = pages;
-        for (place, region) in rows.iter_mut().zip(plan.memory.regions()) {
-            let part = region.part(0, left);
-            *place = Some(part);
-            left -= part.pages();
-        }
-        Rows { rows, pages: pages - left }
-    }
-
-    /// The row and place of page `index`.
-    fn find(&self, index: u64) -> (Region, u64) {
-        let mut index = index;
-        for row in self.rows.iter().flatten() {
-            if index < row.pages() {
-                return (*row, index);
-            }
-            index -= row.pages();
-        }
-        panic!("page {index} beyond the last row");
-    }
-}
-
 pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
-    let rows = Rows::new(plan, 2 * plan.frames);
-    if rows.pages <= plan.frames {
+    let rows = Rows::of(&plan.memory, 2 * plan.frames);
+    if rows.pages() <= plan.frames {
         return Err("the memory is not larger than this node's");
     }
     // The least that a touch takes which faults: well below the floor, well
     // above a touch of a page that is here.
     let threshold = SAMPLES.lock().distribution().quantile(0) / 2;
-    progress("filling more memory than the node has", 0, rows.pages);
-    for i in 0..rows.pages {
+    progress("filling more memory than the node has", 0, rows.pages());
+    for i in 0..rows.pages() {
         let (row, at) = rows.find(i);
         row.write(at, pattern(&row, at));
         if i % STEP == 0 {
-            progress("filling more memory than the node has", i, rows.pages);
+            progress("filling more memory than the node has", i, rows.pages());
         }
     }
     mark(Mark::Evict)?;
-    pass(plan, &rows, "sequential", threshold, 0..rows.pages)?;
+    pass(plan, &rows, "sequential", threshold, 0..rows.pages())?;
     // Twice: the samples are of the random pass, in which nothing is fetched
     // ahead.
-    let count = rows.pages.min(2 * plan.faults) as usize;
-    pass(plan, &rows, "random", threshold, Shuffle::new(rows.pages).take(count))?;
+    let count = rows.pages().min(2 * plan.faults) as usize;
+    pass(plan, &rows, "random", threshold, Shuffle::new(rows.pages()).take(count))?;
     mark(Mark::Pressure)?;
     plan.report("pressure_fault");
     Ok(())
