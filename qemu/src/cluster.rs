@@ -57,6 +57,8 @@ pub struct NodeOverride {
     pub image: Option<PathBuf>,
     /// Words at the end of its command line.
     pub append: Option<String>,
+    /// Another payload (on a direct machine, initrd) than the leading node's.
+    pub payload: Option<PathBuf>,
     /// It is never started.
     pub absent: bool,
 }
@@ -179,7 +181,7 @@ fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
         return Err(RunnerError::NodeCount(config.nodes));
     }
     let recipe = &config.recipe;
-    if recipe.direct && config.nodes != 1 {
+    if recipe.direct && !recipe.linked && config.nodes != 1 {
         return Err(RunnerError::DirectWithNodes(recipe.name.clone()));
     }
     let size = |path: &Path| {
@@ -240,6 +242,7 @@ mod tests {
         assert!(matches!(check(&config("q35-svm", 0)), Err(RunnerError::NodeCount(0))));
         assert!(matches!(check(&config("q35-svm", 65)), Err(RunnerError::NodeCount(65))));
         assert!(matches!(check(&config("bare", 2)), Err(RunnerError::DirectWithNodes(_))));
+        assert!(check(&config("linux-svm", 2)).is_ok());
         let mut missing = config("q35-svm", 1);
         missing.image = folder.join("no such image");
         assert!(matches!(check(&missing), Err(RunnerError::File { .. })));

@@ -65,7 +65,8 @@ impl Starting<'_> {
             if let Source::Guest(port) = source {
                 let copy =
                     line.try_clone().map_err(RunnerError::system("sharing a serial line"))?;
-                inputs.insert(port, copy);
+                // Of several direct machines the first one has the user's ear.
+                inputs.entry(port).or_insert(copy);
             }
             listeners.push(self.listen(source, line)?);
         }
@@ -96,12 +97,13 @@ impl Starting<'_> {
     fn plan<'b>(&'b self, append: &'b str, serial_ports: usize) -> NodePlan<'b> {
         let config = self.config;
         let node = self.voice.node;
+        let leading = if node == 0 { config.payload.as_deref() } else { None };
         NodePlan {
             recipe: &config.recipe,
             cpu: self.changes.cpu.as_deref().unwrap_or(&config.recipe.cpu),
             memory: self.changes.memory.unwrap_or(config.memory),
             image: self.changes.image.as_deref().unwrap_or(&config.image),
-            payload: if node == 0 { config.payload.as_deref() } else { None },
+            payload: self.changes.payload.as_deref().or(leading),
             append,
             serial_ports,
             mac: self.changes.mac.unwrap_or_else(|| default_mac(node)),
@@ -111,8 +113,9 @@ impl Starting<'_> {
     /// The node's command line.
     fn append(&self) -> String {
         let config = self.config;
+        let own = self.changes.append.as_deref().unwrap_or_default();
         if config.recipe.direct {
-            return config.append.clone();
+            return format!("{} {own}", config.append).trim().to_owned();
         }
         let mut line = format!(
             "nodes={} cluster={:016x} join_timeout={} nic=auto mtu={} spin_us={}",
@@ -123,7 +126,6 @@ impl Starting<'_> {
             spin_us(config.nodes)
         );
         let lead = if self.voice.node == 0 { "lead" } else { "" };
-        let own = self.changes.append.as_deref().unwrap_or_default();
         for words in
             [lead, &config.recipe.words, &config.append, own].iter().filter(|w| !w.is_empty())
         {

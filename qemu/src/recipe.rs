@@ -37,6 +37,9 @@ pub struct Recipe {
     /// Words that every node has on its own command line.
     #[serde(default)]
     pub words: String,
+    /// A direct machine of which there may be several.
+    #[serde(default)]
+    pub linked: bool,
     /// Further arguments of the emulator.
     #[serde(default)]
     pub args: Vec<String>,

@@ -182,7 +182,7 @@ pub(crate) fn kernel_package(series: Option<&str>) -> Result<String> {
 }
 
 /// The kernel that a meta-package stands for.
-fn kernel_of(meta: &str) -> Result<String> {
+pub(crate) fn kernel_of(meta: &str) -> Result<String> {
     let mut depends = Command::new("apt-cache");
     depends.args(["depends", "--important", meta]);
     let text = system::run(&mut depends)

@@ -6,10 +6,10 @@
 //! libraries that the programs need, and writes one uncompressed archive:
 //! under emulation unpacking a compressed one costs more than reading it.
 
-mod archive;
+pub(crate) mod archive;
 mod command;
-mod debian;
-mod libraries;
+pub(crate) mod debian;
+pub(crate) mod libraries;
 
 pub(crate) use command::command_archive;
 
@@ -104,7 +104,7 @@ impl Guest {
         (FORMAT, INIT, parts).hash(&mut hasher);
         let initrd = cache.join(format!("initrd-{:016x}.cpio", hasher.finish()));
         if !initrd.is_file() {
-            write_whole(&initrd, &archive::build(&contents)?)?;
+            write_whole(&initrd, &archive::build(&contents, INIT, &[])?)?;
         }
         Ok(Self { kernel, initrd, packages, stamp })
     }
@@ -117,7 +117,7 @@ pub(crate) fn is_series(text: &str) -> bool {
 }
 
 /// The folder of everything that is cached.
-fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) => PathBuf::from(home).join(".cache"),
@@ -140,7 +140,7 @@ fn stamp() -> u64 {
 }
 
 /// The kernel's file in its unpacked package.
-fn find_kernel(root: &Path) -> Result<PathBuf> {
+pub(crate) fn find_kernel(root: &Path) -> Result<PathBuf> {
     let boot = root.join("boot");
     let entries =
         std::fs::read_dir(&boot).context("Debian's kernel package holds no folder boot")?;
