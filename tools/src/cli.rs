@@ -1,5 +1,6 @@
 //! The command line: verbs and their options.
 
+use crate::bench::Setup;
 use clap::{Args, Parser, Subcommand};
 use runner::{Faults, LinkOptions, MemorySize, NODES_MAX};
 use std::ffi::OsString;
@@ -235,6 +236,35 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Bench {
     /// What it costs to touch a page that another node holds.
     RemoteFault(RemoteFaultArgs),
+    /// The same touches on Pangaea and on what people use instead.
+    Peers(PeersArgs),
+}
+
+/// Options of `bench peers`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PeersArgs {
+    /// Local memory; twice as much is touched.
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    pub(crate) memory: MemorySize,
+    /// How many reads of remote pages (memory sets a limit); the other
+    /// workloads touch two or four times as many pages.
+    #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=16384))]
+    pub(crate) touches: u32,
+    /// Measure these only, separated by commas.
+    #[arg(long, value_name = "SETUP", value_delimiter = ',')]
+    pub(crate) only: Vec<Setup>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Keep the logs of every serial port in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Where to write the JSON and the plot.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// End the run after this many seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 7200)]
+    pub(crate) timeout: u64,
 }
 
 /// Options of `bench remote-fault`.

@@ -65,6 +65,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Sim(args) => simulate::sim(&args),
         Verb::Bench(args) => match args.what {
             Bench::RemoteFault(args) => bench::remote_fault(&args),
+            Bench::Peers(args) => bench::peers(&args),
         },
     }
 }

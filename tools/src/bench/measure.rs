@@ -201,6 +201,11 @@ impl Measured {
         }
     }
 
+    /// Whether the guest has said its last word.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Refuses a run that broke off.
     pub(super) fn check_complete(&self) -> Result<()> {
         ensure!(self.complete, "the guest ended before it had measured everything");

@@ -7,8 +7,11 @@
 //! draws it.
 
 mod measure;
+mod peers;
 mod plot;
 mod result;
+
+pub(crate) use peers::{Setup, peers};
 
 use crate::cli::RemoteFaultArgs;
 use crate::progress::Progress;

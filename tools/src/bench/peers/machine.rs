@@ -1,0 +1,116 @@
+//! The Linux machines: Debian's kernel with all its drivers, and an initial
+//! RAM disk of Debian's programs and the program `peer`.
+
+use crate::compile::{self, workspace};
+use crate::guest::{archive, cache_folder, debian, find_kernel, libraries};
+use crate::progress::Progress;
+use crate::system;
+use crate::temporary::TemporaryFile;
+use anyhow::{Context, Result, bail};
+use object::read::{Object, ObjectSection};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// The cloud kernel has no driver for the e1000; this one has.
+const KERNEL: &str = "linux-image-amd64";
+/// The programs beside busybox: their packages and their files there.
+const PROGRAMS: [(&str, &[&str]); 3] = [
+    ("busybox-static", &["bin/busybox"]),
+    ("nbd-client", &["sbin/nbd-client"]),
+    ("nbd-server", &["bin/nbd-server"]),
+];
+/// The kernel's modules that a role loads.
+const MODULES: [&str; 6] = ["e1000", "nbd", "irqbypass", "kvm", "ccp", "kvm-amd"];
+/// The target of `peer`: this host's own, linked with all its libraries.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What a Linux machine boots.
+pub(super) struct LinuxFiles {
+    /// The kernel.
+    pub(super) kernel: PathBuf,
+    /// The initial RAM disk.
+    pub(super) initrd: TemporaryFile,
+}
+
+impl LinuxFiles {
+    /// Fetches and assembles it; `guest` is the bare guest that touches.
+    pub(super) fn prepare(guest: &Path, progress: &Progress) -> Result<Self> {
+        let peer = build_peer(progress)?;
+        let cache = cache_folder()?;
+        let mut store = debian::Store::open(&cache, progress)?;
+        progress.stage("fetching Debian's kernel with all its drivers");
+        let package = debian::kernel_of(KERNEL)?;
+        let root = store.unpack(std::slice::from_ref(&package))?.remove(0);
+        let kernel = find_kernel(&root)?;
+        progress.stage("assembling the Linux machines from Debian's packages");
+        let packages: Vec<String> = PROGRAMS.iter().map(|(p, _)| (*p).to_owned()).collect();
+        let files: Vec<&str> = PROGRAMS.iter().flat_map(|(_, f)| f.iter().copied()).collect();
+        let mut contents = libraries::collect(&mut store, &packages, &files)?;
+        contents.programs.insert("peer".to_owned(), std::fs::read(&peer)?);
+        let mut files = modules(&root)?;
+        files.push(("peers/touch".to_owned(), std::fs::read(guest)?));
+        let machine = workspace().join("tests/peers/machine");
+        for entry in std::fs::read_dir(machine.join("roles"))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push((format!("peers/roles/{name}"), std::fs::read(entry.path())?));
+        }
+        let init = std::fs::read_to_string(machine.join("init"))?;
+        let archive = archive::build(&contents, &init, &files)?;
+        let initrd = TemporaryFile::write("peers.cpio", &archive)?;
+        progress.clear();
+        Ok(Self { kernel, initrd })
+    }
+}
+
+/// Builds the program `peer` without shared libraries.
+fn build_peer(progress: &Progress) -> Result<PathBuf> {
+    progress.stage("building the peers");
+    let mut command = system::child("cargo");
+    command.current_dir(workspace());
+    command.args(["build", "--package", "pangaea-peers", "--bin", "peer"]);
+    command.args(["--release", "--target", TARGET]);
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    let output = command.stdin(Stdio::null()).output().context("cargo cannot be started")?;
+    if !output.status.success() {
+        progress.suspend(|| eprint!("{}", String::from_utf8_lossy(&output.stderr)));
+        bail!("the peers do not build; see the compiler's messages above");
+    }
+    Ok(compile::target_folder().join(TARGET).join("release/peer"))
+}
+
+/// The modules that are needed, from the unpacked kernel package.
+fn modules(root: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let mut next = vec![root.join("lib/modules")];
+    while let Some(folder) = next.pop() {
+        for path in std::fs::read_dir(&folder)?.filter_map(|e| Some(e.ok()?.path())) {
+            let name = path.file_stem().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+            if path.is_dir() {
+                next.push(path);
+            } else if path.extension().is_some_and(|e| e == "ko")
+                && MODULES.contains(&name.as_str())
+            {
+                found.push((name, std::fs::read(&path)?));
+            }
+        }
+    }
+    for wanted in MODULES {
+        let module = found.iter().find(|(name, _)| name == wanted);
+        let (_, data) =
+            module.with_context(|| format!("Debian's kernel has no module {wanted}"))?;
+        if let Some(lacking) = depends(data)?.iter().find(|d| !MODULES.contains(&d.as_str())) {
+            bail!("the module {wanted} of Debian's kernel needs {lacking}, which no role loads");
+        }
+    }
+    Ok(found.into_iter().map(|(n, data)| (format!("peers/modules/{n}.ko"), data)).collect())
+}
+
+/// The modules that a module names as its needs (section `.modinfo`).
+fn depends(module: &[u8]) -> Result<Vec<String>> {
+    let file = object::File::parse(module).context("a module is no ELF file")?;
+    let section = file.section_by_name(".modinfo").context("a module tells nothing of itself")?;
+    let data = section.data()?;
+    let words = data.split(|&byte| byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
+    let names = words.filter_map(|word| word.strip_prefix("depends=")).flat_map(|n| n.split(','));
+    Ok(names.filter(|name| !name.is_empty()).map(|name| name.replace('_', "-")).collect())
+}

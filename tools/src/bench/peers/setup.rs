@@ -1,0 +1,119 @@
+//! What is measured side by side, as data: each set-up's two machines.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// MiB of a Linux machine beside what it pages or serves.
+const LINUX_MIB: u64 = 256;
+/// Huge pages for the rings and buffers of a driver in user space.
+const DRIVER_HUGE_PAGES: u64 = 4;
+/// Addresses of the two machines.
+const ADDRESSES: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
+
+/// One way to use another machine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Setup {
+    /// Pangaea.
+    Pangaea,
+    /// Linux swaps to a network block device, one page at a time.
+    NbdSwap,
+    /// The same, with the kernel's default read-ahead.
+    NbdSwapDefault,
+    /// A KVM guest paged by userfaultfd over TCP.
+    UserfaultTcp,
+    /// The same over a polled driver in user space.
+    UserfaultPolled,
+}
+
+impl Setup {
+    /// All, in the order of the table.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Pangaea,
+        Self::NbdSwap,
+        Self::NbdSwapDefault,
+        Self::UserfaultTcp,
+        Self::UserfaultPolled,
+    ];
+
+    /// What the table calls it.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Pangaea => "Pangaea",
+            Self::NbdSwap => "Linux, swap on nbd, page-cluster 0",
+            Self::NbdSwapDefault => "Linux, swap on nbd, page-cluster default",
+            Self::UserfaultTcp => "KVM guest, userfaultfd, TCP",
+            Self::UserfaultPolled => "KVM guest, userfaultfd, polled driver",
+        }
+    }
+
+    /// What the target says: at least so many times Pangaea's median
+    /// of a remote read.
+    pub(super) fn wanted(self) -> Option<f64> {
+        match self {
+            Self::NbdSwap => Some(20.0),
+            Self::UserfaultTcp => Some(12.0),
+            Self::UserfaultPolled => Some(3.5),
+            Self::Pangaea | Self::NbdSwapDefault => None,
+        }
+    }
+
+    /// The kernel's words on both machines, the user's first.
+    pub(super) fn words(self, local_mib: u64, touches: u32) -> [String; 2] {
+        let local_pages = local_mib * 256;
+        let common = format!("local_pages={local_pages} touches={touches}");
+        let with_address =
+            |i: usize, words: &str| format!("address={} mtu=9000 {words} {common}", ADDRESSES[i]);
+        let server = ADDRESSES[1];
+        let huge = |mib: u64| format!("hugepages={}", mib / 2 + DRIVER_HUGE_PAGES);
+        match self {
+            Self::Pangaea => Default::default(),
+            Self::NbdSwap | Self::NbdSwapDefault => {
+                let cluster = if self == Self::NbdSwap { "page_cluster=0" } else { "" };
+                let swap_mib = 2 * local_mib + local_mib / 2;
+                [
+                    with_address(0, &format!("role=nbd-swap server={server} {cluster}")),
+                    with_address(1, &format!("role=nbd-server swap_mib={swap_mib}")),
+                ]
+            }
+            Self::UserfaultTcp => [
+                with_address(0, &format!("role=guest link=tcp server={server}")),
+                with_address(1, "role=page-server link=tcp"),
+            ],
+            Self::UserfaultPolled => [
+                format!("role=guest link=polled {} {common}", huge(0)),
+                format!("role=page-server link=polled {} {common}", huge(2 * local_mib)),
+            ],
+        }
+    }
+
+    /// MiB of the two Linux machines.
+    pub(super) fn memory_mib(local_mib: u64) -> [u64; 2] {
+        [LINUX_MIB + local_mib + local_mib / 2, LINUX_MIB + 3 * local_mib]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_linux_machine_has_a_role_that_exists() {
+        let roles = crate::compile::workspace().join("tests/peers/machine/roles");
+        for setup in Setup::ALL.into_iter().filter(|s| *s != Setup::Pangaea) {
+            for words in setup.words(64, 100) {
+                let role = words.split(' ').find_map(|w| w.strip_prefix("role=")).unwrap();
+                assert!(roles.join(role).is_file(), "{role}");
+                assert!(words.contains("local_pages=16384"), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_polled_server_keeps_all_in_huge_pages() {
+        let [user, server] = Setup::UserfaultPolled.words(64, 100);
+        assert!(user.contains("hugepages=4 "), "{user}");
+        assert!(server.contains("hugepages=68 "), "{server}");
+        assert!(!user.contains("address="), "the kernel has no such card then");
+    }
+}
