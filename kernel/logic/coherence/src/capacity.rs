@@ -82,8 +82,6 @@ pub(crate) struct Put {
     pub(crate) zero: bool,
     /// When the page came, for the choice of pages to evict.
     since: u32,
-    /// The home's number of a grant that covered the page meanwhile.
-    pub(crate) granted: Option<u32>,
 }
 
 impl Put {
@@ -94,11 +92,6 @@ impl Put {
 
     pub(crate) fn lose_page(&mut self) {
         self.phase = Phase::Gone;
-    }
-
-    /// Whether the home answered before it granted the page anew.
-    fn is_older_than_grant(&self, answer: u32) -> bool {
-        self.granted.is_some_and(|grant| (answer.wrapping_sub(grant) as i32) < 0)
     }
 }
 
@@ -186,8 +179,10 @@ impl Coherence {
     ) -> bool {
         let Victim { gfn, entry, since } = *victim;
         let Some(frame) = entry.frame else { return false };
-        let busy = self.open.contains_key(&gfn.0) || self.held.contains(&gfn);
         let shared = entry.state == PageState::Shared;
+        let busy = self.open.contains_key(&gfn.0)
+            || self.held.contains(&gfn)
+            || (!shared && self.grant_may_come(gfn)); // see is_leaving_near
         if busy || !(shared || room_elsewhere || env.memory.is_zero(frame)) {
             // Not now: it waits in the queue once more.
             self.set_entry(env, gfn, Entry { rank: 0, ..entry });
@@ -225,8 +220,7 @@ impl Coherence {
             self.set_entry(env, gfn, Entry { leaving: true, ..Entry::zero(entry.state) });
             entry.frame.into_iter().for_each(|f| self.free(f));
         }
-        let put = Put { phase: Phase::Asked, entry, zero, since, granted: None };
-        self.open.insert(gfn.0, Open::Put(put));
+        self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero, since }));
         self.puts_open += 1;
         self.started_put = Some(gfn);
         let mut put = Message::new(Kind::Put, gfn, self.me);
@@ -287,11 +281,6 @@ impl Coherence {
         };
         self.puts_open -= 1;
         let here = self.table.get(env.memory, gfn);
-        if put.phase == Phase::Asked && put.is_older_than_grant(message.txn) {
-            // This answer ends an ownership that is over; the grant began another.
-            self.set_entry(env, gfn, Entry { leaving: false, ..here });
-            return Ok(());
-        }
         match (message.kind, put.phase) {
             (Kind::PutAck, Phase::Asked) => {
                 self.set_entry(env, gfn, Entry::default());
@@ -337,27 +326,18 @@ impl Coherence {
         matches!(self.open.get(&gfn.0), Some(Open::Put(p)) if p.phase == Phase::Moving)
     }
 
-    /// A grant of zero pages covers a page whose eviction is open here: it was
-    /// dormant in between. Whether the home has yet to see the request to take
-    /// it off this node, only its answer will tell: until then the page stays
-    /// as it is after such a request, out of the guest's reach.
-    pub(crate) fn granted_while_leaving<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        gfn: Gfn,
-        txn: u32,
-    ) -> Result<bool, &'static str> {
-        let here = self.table.get(env.memory, gfn);
-        let Some(Open::Put(put)) = self.open.get_mut(&gfn.0) else { return Ok(false) };
-        match put.phase {
-            Phase::Asked if put.zero && here.frame.is_none() => {}
-            Phase::Gone => {}
-            Phase::Asked | Phase::Moving => return Err("a grant of a page that is here"),
-        }
-        let entry = Entry::zero(PageState::Exclusive);
-        *put = Put { phase: Phase::Asked, entry, zero: true, granted: Some(txn), ..*put };
-        self.set_entry(env, gfn, Entry { leaving: true, ..entry });
-        Ok(true)
+    /// Whether an eviction is open of a page in the same run. A grant of zero
+    /// pages must not cover such a page: it would begin an ownership before the
+    /// word has come that the one before is over, and a forward that overtakes
+    /// the grant could not tell which of the two it ends. So no fetch asks for
+    /// more than its page then, and no page leaves while a grant may come.
+    pub(crate) fn is_leaving_near(&self, gfn: Gfn) -> bool {
+        let run = gfn.run_start();
+        self.puts_open > 0
+            && self
+                .open
+                .iter()
+                .any(|(&other, open)| Gfn(other).run_start() == run && matches!(open, Open::Put(_)))
     }
 
     /// Another node's master comes to stay. Not while an eviction of the page

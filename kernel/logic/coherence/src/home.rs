@@ -1,13 +1,6 @@
 //! The home: keeps the directory and serialises the transactions of a page.
 //!
-//! | entry | GetShared from R | GetExclusive from R | Put from the owner |
-//! |---|---|---|---|
-//! | Dormant | ZeroGrant to R, Exclusive(R) | the same | stale |
-//! | Exclusive(O) | ForwardShared to O | ForwardExclusive to O | Dormant if zero, else PutTo a node with room |
-//! | Exclusive(R) | Grant to R | Grant to R | |
-//! | Shared(O, S) | ForwardShared to O | Invalidate S, and Grant to R where R has a copy, else ForwardExclusive to O | Promote one of S, else as Exclusive |
-//! | busy | wait | wait | wait |
-//!
+//! Its rows are in the crate's README, as the engine was seen to take them.
 //! A transaction ends by Done, MoveDone, Promoted or a last refusal; then the
 //! next request that waits for the page is taken.
 
@@ -194,15 +187,15 @@ impl Coherence {
 
     fn grant_zero<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) {
         let index = self.index_of(message.gfn);
-        let whole = run_is_chunk(&self.layout, message.gfn);
+        let most = if message.alone { 1 } else { RUN_PAGES };
+        let whole = !message.alone && run_is_chunk(&self.layout, message.gfn);
         let (start, count) = self
             .directory
-            .grant_run(env.memory, &mut self.pool, index, message.party, RUN_PAGES, whole)
+            .grant_run(env.memory, &mut self.pool, index, message.party, most, whole)
             .expect("frames for tables are kept back");
         let mut grant = Message::new(Kind::ZeroGrant, message.gfn, message.party);
         grant.count = count as u16;
         grant.lead = (index - start) as u16;
-        grant.txn = self.fresh_txn();
         self.send(env, message.party, grant, None);
     }
 
@@ -261,8 +254,7 @@ impl Coherence {
         Ok(txn)
     }
 
-    /// The next number of a transaction. Grants of zero pages and answers to
-    /// evictions carry one too, which tells their receiver their order.
+    /// The next number of a transaction.
     fn fresh_txn(&mut self) -> u32 {
         let txn = self.next_txn;
         self.next_txn = self.next_txn.wrapping_add(1);
@@ -382,7 +374,7 @@ impl Coherence {
     }
 
     fn answer_put<M, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message, kind: Kind) {
-        let answer = Message { kind, txn: self.fresh_txn(), ..message };
+        let answer = Message { kind, txn: 0, ..message };
         self.send(env, message.party, answer, None);
     }
 

@@ -445,6 +445,12 @@ impl Coherence {
         &self.layout
     }
 
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// The nested page table's root.
     #[must_use]
     pub fn root(&self) -> Frame {
@@ -455,6 +461,12 @@ impl Coherence {
     #[must_use]
     pub fn free_frames(&self) -> u64 {
         self.pool.free_frames()
+    }
+
+    /// Frames that the pool was given.
+    #[must_use]
+    pub fn total_frames(&self) -> u64 {
+        self.pool.total_frames()
     }
 
     /// Pages whose master is here.

@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0 | [`Kind`] |
-//! | 1 | flags: bit 0 exclusive, bit 1 zero, bit 2 the requester has a copy, bit 3 prefetch |
+//! | 1 | flags: bit 0 exclusive, bit 1 zero, bit 2 the requester has a copy, bit 3 prefetch, bit 4 alone |
 //! | 2..4 | `party`: the node this is done for (requester) or sent to (target) |
 //! | 4..6 | `count`: pages of a run, or acknowledgements to wait for |
 //! | 6..8 | `lead`: pages of a grant before `gfn` |
@@ -122,6 +122,8 @@ pub struct Message {
     pub has_copy: bool,
     /// Nobody waits for it.
     pub prefetch: bool,
+    /// If the page is dormant, no other is to be granted with it.
+    pub alone: bool,
 }
 
 impl Message {
@@ -139,6 +141,7 @@ impl Message {
             zero: false,
             has_copy: false,
             prefetch: false,
+            alone: false,
         }
     }
 
@@ -156,7 +159,8 @@ impl Message {
         b[1] = u8::from(self.exclusive)
             | u8::from(self.zero) << 1
             | u8::from(self.has_copy) << 2
-            | u8::from(self.prefetch) << 3;
+            | u8::from(self.prefetch) << 3
+            | u8::from(self.alone) << 4;
         b[2..4].copy_from_slice(&self.party.0.to_le_bytes());
         b[4..6].copy_from_slice(&self.count.to_le_bytes());
         b[6..8].copy_from_slice(&self.lead.to_le_bytes());
@@ -169,7 +173,7 @@ impl Message {
     #[must_use]
     pub fn from_bytes(b: &[u8; MESSAGE_LEN]) -> Option<Message> {
         let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
-        if b[1] & !0xf != 0 || b[20..].iter().any(|&x| x != 0) {
+        if b[1] & !0x1f != 0 || b[20..].iter().any(|&x| x != 0) {
             return None;
         }
         Some(Message {
@@ -183,6 +187,7 @@ impl Message {
             zero: b[1] & 2 != 0,
             has_copy: b[1] & 4 != 0,
             prefetch: b[1] & 8 != 0,
+            alone: b[1] & 16 != 0,
         })
     }
 }
@@ -200,6 +205,7 @@ mod tests {
             m.txn = 0xdead_beef;
             m.zero = true;
             m.prefetch = true;
+            m.alone = true;
             assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
         }
     }
@@ -207,7 +213,7 @@ mod tests {
     #[test]
     fn other_bytes_are_refused() {
         let good = Message::new(Kind::Done, Gfn(1), NodeId(1)).to_bytes();
-        for (at, value) in [(0, 0), (0, 99), (1, 0x10), (31, 1)] {
+        for (at, value) in [(0, 0), (0, 99), (1, 0x20), (31, 1)] {
             let mut bad = good;
             bad[at] = value;
             assert_eq!(Message::from_bytes(&bad), None);

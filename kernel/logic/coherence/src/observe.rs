@@ -9,7 +9,7 @@
 use super::capacity::Phase;
 use super::directory::Holding;
 use super::home::Waits;
-use super::requester::{Answer, Copy};
+use super::requester::Answer;
 use super::{Class, Coherence, Env, Kind, Message, Open, Output};
 use addr::{Access, Frame, Gfn, NodeId};
 use core::cmp::Ordering;
@@ -116,7 +116,9 @@ enum AtHome {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Opened {
     Nothing,
-    Fetch { want: Access, lost: bool, answer: Answered, due: Ordering },
+    /// A fetch, where no more matters.
+    Something,
+    Fetch(Answered, Ordering),
     Put(Leaving),
 }
 
@@ -130,7 +132,6 @@ enum Answered {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Leaving {
     Asked,
-    Regranted,
     Moving,
     Gone,
 }
@@ -199,19 +200,13 @@ impl fmt::Display for Here {
         }
         match self.open {
             Opened::Nothing => Ok(()),
-            Opened::Fetch { want, lost, answer, due } => {
-                f.write_str(match want {
-                    Access::Read => ", wants to read",
-                    Access::Write => ", wants to write",
+            Opened::Something => f.write_str(", fetching"),
+            Opened::Fetch(answer, due) => {
+                f.write_str(match answer {
+                    Answered::Not => ", fetching",
+                    Answered::Grant => ", has the grant",
+                    Answered::Data => ", has the data",
                 })?;
-                if lost {
-                    f.write_str(", lost its copy")?;
-                }
-                match answer {
-                    Answered::Not => {}
-                    Answered::Grant => f.write_str(", has the grant")?,
-                    Answered::Data => f.write_str(", has the data")?,
-                }
                 f.write_str(match due {
                     Ordering::Less => ", acks came first",
                     Ordering::Equal => "",
@@ -219,7 +214,6 @@ impl fmt::Display for Here {
                 })
             }
             Opened::Put(Leaving::Asked) => f.write_str(", asked to leave"),
-            Opened::Put(Leaving::Regranted) => f.write_str(", asked to leave, granted again"),
             Opened::Put(Leaving::Moving) => f.write_str(", moving"),
             Opened::Put(Leaving::Gone) => f.write_str(", asked to leave and gone"),
         }
@@ -297,7 +291,7 @@ impl Coherence {
     fn state(&self, memory: &impl HostMemory, event: Event, message: &Message) -> State {
         State(match event.role() {
             Role::Home => Of::Home(self.state_at_home(memory, message)),
-            role => Of::Here(self.state_here(memory, message.gfn, role)),
+            _ => Of::Here(self.state_here(memory, message.gfn, event)),
         })
     }
 
@@ -332,22 +326,22 @@ impl Coherence {
         }
     }
 
-    fn state_here(&self, memory: &impl HostMemory, gfn: Gfn, role: Role) -> Here {
+    fn state_here(&self, memory: &impl HostMemory, gfn: Gfn, event: Event) -> Here {
+        let fault = matches!(event, Event::Fault(_));
+        let answer = event.role() == Role::Requester && !fault;
         let entry = self.table.get(memory, gfn);
         let open = match self.open.get(&gfn.0) {
             None => Opened::Nothing,
-            Some(Open::Fetch(fetch)) => Opened::Fetch {
-                want: fetch.want,
-                lost: fetch.copy == Copy::Lost,
-                answer: match fetch.answer {
+            Some(Open::Fetch(_)) if !answer => Opened::Something,
+            Some(Open::Fetch(fetch)) => {
+                let answer = match fetch.answer {
                     Answer::None => Answered::Not,
                     Answer::Grant { .. } => Answered::Grant,
                     Answer::Data { .. } => Answered::Data,
-                },
-                due: fetch.acks_due.cmp(&0),
-            },
+                };
+                Opened::Fetch(answer, fetch.acks_due.cmp(&0))
+            }
             Some(Open::Put(put)) => Opened::Put(match put.phase {
-                Phase::Asked if put.granted.is_some() => Leaving::Regranted,
                 Phase::Asked => Leaving::Asked,
                 Phase::Moving => Leaving::Moving,
                 Phase::Gone => Leaving::Gone,
@@ -355,8 +349,8 @@ impl Coherence {
         };
         Here {
             page: entry.state,
-            unbacked: entry.state != PageState::Invalid && entry.frame.is_none(),
-            kept: role == Role::Owner && self.held.contains(&gfn),
+            unbacked: fault && entry.state != PageState::Invalid && entry.frame.is_none(),
+            kept: event.role() == Role::Owner && self.held.contains(&gfn),
             open,
         }
     }
@@ -379,7 +373,7 @@ pub trait Digest {
     /// A word that counts as it is.
     fn word(&mut self, word: u64);
     /// The number of a transaction at the page's home. Of several of one page
-    /// only which are equal and which came first matters.
+    /// only which are equal matters.
     fn txn(&mut self, gfn: Gfn, txn: u32);
     /// The number that the home's next transaction gets: later than all.
     fn next_txn(&mut self, txn: u32);
@@ -393,21 +387,18 @@ pub trait Digest {
 }
 
 impl Message {
-    /// Tells `to` all that the message says. `covered` are the pages that
-    /// matter of those that a grant covers.
-    pub fn digest(&self, covered: &[Gfn], to: &mut impl Digest) {
-        let Message { kind, gfn, party, count, lead, txn, exclusive, zero, has_copy, prefetch } =
-            *self;
-        let flags = [exclusive, zero, has_copy, prefetch].map(u64::from);
+    /// Tells `to` all that the message says.
+    pub fn digest(&self, to: &mut impl Digest) {
+        #[rustfmt::skip]
+        let Message {
+            kind, gfn, party, count, lead, txn, exclusive, zero, has_copy, prefetch, alone,
+        } = *self;
+        let flags = [exclusive, zero, has_copy, prefetch, alone].map(u64::from);
         let flags = flags.iter().fold(0, |all, flag| all << 1 | flag);
         to.word(u64::from(kind as u8) << 56 | u64::from(party.0) << 40 | flags << 32);
         to.word(u64::from(count) << 16 | u64::from(lead));
         to.word(gfn.0);
-        if kind == Kind::ZeroGrant {
-            let start = gfn.0 - u64::from(lead);
-            let inside = |page: &&Gfn| (start..start + u64::from(count)).contains(&page.0);
-            covered.iter().filter(inside).for_each(|&page| to.txn(page, txn));
-        } else if kind.class() != Class::Request {
+        if txn != 0 {
             to.txn(gfn, txn);
         }
     }
@@ -462,7 +453,7 @@ impl Coherence {
         to.word(deferred.len() as u64);
         for (from, message) in deferred {
             to.word(u64::from(from.0));
-            message.digest(pages, to);
+            message.digest(to);
         }
         for &gfn in pages.iter().filter(|gfn| held.contains(gfn)) {
             to.word(gfn.0);
@@ -502,7 +493,7 @@ impl Coherence {
             to.word(u64::from(busy.waiters));
         }
         for (_, message) in self.waiting.iter().filter(|(_, m)| m.gfn == gfn) {
-            message.digest(&[], to);
+            message.digest(to);
         }
     }
 
@@ -510,8 +501,7 @@ impl Coherence {
         match self.open.get(&gfn.0) {
             None => to.word(0),
             Some(Open::Fetch(fetch)) => {
-                let flags = u64::from(fetch.want == Access::Write) << 1 | u64::from(fetch.prefetch);
-                to.word(1 << 32 | flags << 8 | fetch.copy as u64);
+                to.word(1 << 32 | u64::from(fetch.prefetch));
                 to.word(fetch.acks_due as u64);
                 match fetch.answer {
                     Answer::None => {
@@ -537,10 +527,6 @@ impl Coherence {
                     put.entry.frame.into_iter().for_each(|frame| to.content(gfn, frame));
                 } else if put.phase == Phase::Moving {
                     to.word((put.entry.state as u64) << 1 | u64::from(put.entry.leaving));
-                }
-                if let Some(txn) = put.granted {
-                    to.word(1);
-                    to.txn(gfn, txn);
                 }
             }
         }

@@ -1,16 +1,10 @@
 //! The owner and the sharer: give pages up when the home says so.
 //!
-//! | state here | ForwardShared | ForwardExclusive | Invalidate | Promote | PutTo |
-//! |---|---|---|---|---|---|
-//! | Invalid | defer (1) | defer (1) | ack | refuse | violation |
-//! | Shared | violation | violation | drop, ack | Owned | violation |
-//! | Owned | Data | Data, Invalid | drop, ack | violation (2) | Move, Invalid |
-//! | Exclusive | Data, Owned | Data, Invalid | violation | violation | Move, Invalid |
-//!
-//! (1) Only while a grant that makes this node the owner may be on its way, or
-//! the word that a page sent elsewhere was refused there and stays; else a
-//! violation. (2) While an eviction is open: drop, refuse. Any of them is put off while the vCPU still needs the
-//! page.
+//! Its rows are in the crate's README, as the engine was seen to take them. A
+//! forward for a page that is not here is put off while a grant that makes this
+//! node the owner may be on its way, or the word that a page sent elsewhere was
+//! refused there and stays; else it is a violation. All but the home's moves
+//! and promotions are put off while the vCPU still needs the page.
 
 use super::{Coherence, Env, Kind, Message, Open, Output};
 use addr::{Gfn, NodeId};
@@ -116,10 +110,8 @@ impl Coherence {
 
     /// Forgets the page; what this node has open on it learns that.
     fn give_up<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) {
-        match self.open.get_mut(&message.gfn.0) {
-            Some(Open::Fetch(fetch)) => fetch.lose_copy(),
-            Some(Open::Put(put)) => put.lose_page(),
-            None => {}
+        if let Some(Open::Put(put)) = self.open.get_mut(&message.gfn.0) {
+            put.lose_page();
         }
         self.set_entry(env, message.gfn, Entry::default());
     }

@@ -65,6 +65,8 @@ pub(crate) struct Replacement {
     queue: VecDeque<Gfn>,
     /// The length that the queue should have.
     queue_len: usize,
+    /// The length that the queue may have.
+    queue_max: usize,
     /// New pages at the queue's end whose accessed flag is still that of their
     /// arrival.
     fresh: usize,
@@ -89,9 +91,11 @@ pub(crate) struct Replacement {
 impl Replacement {
     pub(crate) fn new(frames: u64) -> Replacement {
         let queue_len = (frames / 16).clamp(16, QUEUE_MAX);
+        let queue_max = (queue_len + QUEUE_SLACK) as usize;
         Replacement {
-            queue: VecDeque::with_capacity((queue_len + QUEUE_SLACK) as usize),
+            queue: VecDeque::with_capacity(queue_max),
             queue_len: queue_len as usize,
+            queue_max,
             fresh: 0,
             hand: Gfn(0),
             owed: 0,
@@ -190,7 +194,7 @@ impl Coherence {
 
     /// Puts a page into the queue; where it is full, the oldest one is kept.
     pub(crate) fn enqueue<M: HostMemory>(&mut self, memory: &mut M, gfn: Gfn) {
-        if self.replacement.queue.len() == self.replacement.queue.capacity() {
+        if self.replacement.queue.len() >= self.replacement.queue_max {
             self.keep_oldest(memory);
         }
         self.replacement.queue.push_back(gfn);

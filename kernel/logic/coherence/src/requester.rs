@@ -1,13 +1,9 @@
 //! The requester: opens fetches and installs what comes back.
 //!
-//! | open fetch, and | then |
-//! |---|---|
-//! | ZeroGrant | the run is exclusive here; the page wanted gets a frame |
-//! | Data | the page lies in the frame kept for it; wait for `count` acks |
-//! | Grant | the copy here may be written; wait for `count` acks |
-//! | InvalidateAck | one ack less to wait for |
-//! | Skip | a prefetch came to nothing |
-//! | nothing left to wait for | install, Done to the home |
+//! A fetch ends when it has its answer and as many acknowledgements as that
+//! announced, in whatever order they come; then the page is installed and the
+//! home hears Done. Its rows are in the crate's README, as the engine was seen
+//! to take them.
 
 use super::{Coherence, Env, Event, HELD_MAX, Kind, Message, Open, Output, Violation};
 use addr::{Access, Frame, Gfn, PageBytes, RUN_PAGES};
@@ -22,14 +18,6 @@ pub enum Progress {
     Pending,
     /// Frames or transactions ran short; ask again after the next message.
     Starved,
-}
-
-/// The copy that the requester of a write has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Copy {
-    None,
-    Held,
-    Lost,
 }
 
 /// What the home or the owner has answered.
@@ -50,9 +38,7 @@ pub(crate) enum Answer {
 /// An open fetch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetch {
-    pub(crate) want: Access,
     pub(crate) frame: Frame,
-    pub(crate) copy: Copy,
     pub(crate) answer: Answer,
     /// Acknowledgements that the answer announced less those that came.
     pub(crate) acks_due: i32,
@@ -62,13 +48,6 @@ pub struct Fetch {
 impl Fetch {
     pub(crate) fn is_answered(&self) -> bool {
         self.answer != Answer::None
-    }
-
-    /// A forward or invalidation took the copy away.
-    pub(crate) fn lose_copy(&mut self) {
-        if self.copy == Copy::Held {
-            self.copy = Copy::Lost;
-        }
     }
 }
 
@@ -208,19 +187,18 @@ impl Coherence {
         let Some(frame) = self.page_frame() else { return false };
         self.demand = true;
         let state = self.table.get(env.memory, gfn).state;
-        let copy = if state == PageState::Invalid { Copy::None } else { Copy::Held };
-        match (prefetch, want, copy) {
+        match (prefetch, want, state) {
             (true, _, _) => self.counters.prefetches += 1,
             (false, Access::Read, _) => self.counters.read_fetches += 1,
-            (false, Access::Write, Copy::Held) => self.counters.upgrades += 1,
-            (false, Access::Write, _) => self.counters.write_fetches += 1,
+            (false, Access::Write, PageState::Invalid) => self.counters.write_fetches += 1,
+            (false, Access::Write, _) => self.counters.upgrades += 1,
         }
-        let fetch = Fetch { want, frame, copy, answer: Answer::None, acks_due: 0, prefetch };
+        let fetch = Fetch { frame, answer: Answer::None, acks_due: 0, prefetch };
         self.open.insert(gfn.0, Open::Fetch(fetch));
         true
     }
 
-    fn send_get<M, O: Output>(
+    fn send_get<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
@@ -233,8 +211,8 @@ impl Coherence {
         };
         let mut get = Message::new(kind, gfn, self.me);
         get.count = run;
-        get.has_copy =
-            matches!(self.open.get(&gfn.0), Some(Open::Fetch(f)) if f.copy == Copy::Held);
+        get.alone = self.is_leaving_near(gfn);
+        get.has_copy = self.table.get(env.memory, gfn).state != PageState::Invalid;
         let home = self.home_of(gfn);
         self.send(env, home, get, None);
     }
@@ -370,9 +348,6 @@ impl Coherence {
         if !self.install_zero_chunk(env, start, count)? {
             for i in 0..count {
                 let page = start.offset_by(i);
-                if self.granted_while_leaving(env, page, message.txn)? {
-                    continue;
-                }
                 if self.table.get(env.memory, page).state != PageState::Invalid {
                     return Err("a grant of a page that is here");
                 }
