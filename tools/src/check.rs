@@ -3,6 +3,7 @@
 use crate::cli::{FuzzArgs, TestArgs};
 use crate::compile::{self, Toolchain, workspace};
 use crate::doctor::{BOCHS, IMAGE_NEEDS, QEMU, TEST_NEEDS};
+use crate::explore;
 use crate::fuzz;
 use crate::guest::Guest;
 use crate::progress::Progress;
@@ -70,6 +71,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
     steps.command("simulator", simulate::command().args(["--seeds", SEEDS]));
+    steps.command("model", &mut explore::command());
     steps.step("unit tests under Miri", || miri(&logic, &progress));
     steps.step("fuzzing", fuzz_step);
     if args.quick {

@@ -35,6 +35,9 @@ pub(crate) enum Verb {
     /// Simulate whole clusters in virtual time, decided by seeds.
     #[command(disable_help_flag = true)]
     Sim(SimArgs),
+    /// Explore every state of small clusters that run the coherence protocol.
+    #[command(disable_help_flag = true)]
+    Model(ModelArgs),
 }
 
 /// What the exit statuses of `run` mean, for its help.
@@ -219,6 +222,14 @@ pub(crate) struct FuzzArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SimArgs {
     /// Options of the simulator; `--help` shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<OsString>,
+}
+
+/// Options of `model`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Options of the model checker; `--help` shows them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) options: Vec<OsString>,
 }

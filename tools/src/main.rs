@@ -12,6 +12,7 @@ mod cli;
 mod compile;
 mod console;
 mod doctor;
+mod explore;
 mod fuzz;
 mod guest;
 mod iso;
@@ -63,6 +64,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Test(args) => check::test(&args),
         Verb::Fuzz(args) => fuzz::fuzz(&args),
         Verb::Sim(args) => simulate::sim(&args),
+        Verb::Model(args) => explore::model(&args),
         Verb::Bench(args) => match args.what {
             Bench::RemoteFault(args) => bench::remote_fault(&args),
             Bench::Peers(args) => bench::peers(&args),

@@ -1,0 +1,88 @@
+//! The models that are explored.
+
+use crate::config::{Config, May};
+
+/// Loads, stores and messages in any order; nothing else.
+const STILL: May = May {
+    store_zero: false,
+    evict: false,
+    balance: false,
+    ahead: false,
+    late_release: false,
+    die: false,
+};
+const EVICT: May = May { evict: true, ..STILL };
+const BALANCE: May = May { balance: true, ..STILL };
+
+/// Two neighbours, which one grant may cover.
+const NEIGHBOURS: &[(u16, u64)] = &[(0, 0), (0, 1)];
+
+const BASE: Config = Config {
+    name: "",
+    frames: &[2, 2],
+    reserve: 0,
+    pages: &[(0, 0)],
+    open_max: 2,
+    puts_max: 1,
+    may: EVICT,
+    live: true,
+    short: Some(usize::MAX),
+};
+
+/// All models. Those that the short form does not explore to their end are
+/// cut where all rows have been reached.
+pub const ALL: &[Config] = &[
+    Config { name: "2-nodes", may: May { store_zero: true, ..EVICT }, ..BASE },
+    Config { name: "2-nodes-late-release", may: May { late_release: true, ..EVICT }, ..BASE },
+    Config { name: "2-nodes-death", may: May { die: true, ..EVICT }, ..BASE },
+    Config { name: "2-nodes-balance", frames: &[1, 1], reserve: 2, may: BALANCE, ..BASE },
+    Config {
+        name: "2-nodes-full",
+        frames: &[1, 1],
+        pages: NEIGHBOURS,
+        live: false, // two masters and no frame to exchange them through
+        ..BASE
+    },
+    Config { name: "3-nodes-still", frames: &[2, 2, 2], may: STILL, ..BASE },
+    Config {
+        name: "2-nodes-2-pages-balance",
+        frames: &[1, 1],
+        reserve: 2,
+        pages: NEIGHBOURS,
+        may: BALANCE,
+        short: Some(50_000),
+        ..BASE
+    },
+    Config {
+        name: "2-nodes-2-pages",
+        pages: NEIGHBOURS,
+        puts_max: 2,
+        short: Some(100_000),
+        ..BASE
+    },
+    Config {
+        name: "2-nodes-ahead",
+        frames: &[3, 2],
+        pages: NEIGHBOURS,
+        may: May { ahead: true, ..EVICT },
+        short: Some(200_000),
+        ..BASE
+    },
+    Config { name: "2-nodes-2-homes", pages: &[(0, 0), (1, 0)], short: Some(50_000), ..BASE },
+    Config { name: "3-nodes", frames: &[2, 2, 2], ..BASE },
+    Config {
+        name: "3-nodes-death",
+        frames: &[2, 2, 2],
+        may: May { die: true, ..EVICT },
+        short: Some(50_000),
+        ..BASE
+    },
+    Config {
+        name: "3-nodes-3-pages",
+        frames: &[2, 1, 2],
+        pages: &[(0, 0), (0, 1), (1, 0)],
+        live: false,
+        short: Some(50_000),
+        ..BASE
+    },
+];
