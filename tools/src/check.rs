@@ -71,8 +71,14 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
     steps.command("simulator", simulate::command().args(["--seeds", SEEDS]));
-    steps.command("model", &mut explore::command());
-    steps.step("unit tests under Miri", || miri(&logic, &progress));
+    // Each of the two takes one processor.
+    steps.beside(
+        "unit tests under Miri",
+        || miri(&logic, &progress),
+        |steps| {
+            steps.command("model", &mut explore::command());
+        },
+    );
     steps.step("fuzzing", fuzz_step);
     if args.quick {
         steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
@@ -145,7 +151,7 @@ fn miri(packages: &[String], progress: &Progress) -> Result<Outcome> {
     command.args(["run", "nightly", "cargo", "miri", "test"]).args(packages);
     // The toolchain of this program's own build must not overrule.
     command.current_dir(workspace()).env_remove("RUSTUP_TOOLCHAIN");
-    Ok(execute(&mut command))
+    keep_output(&mut command, "miri")
 }
 
 /// Fuzzes every target for a few seconds.
@@ -169,6 +175,18 @@ fn system_tests(progress: &Progress) -> Result<Outcome> {
     let mut command = cargo("test");
     command.args(["-p", SYSTEM_TESTS, "--no-fail-fast", "--", "--test-threads=1"]);
     Ok(execute(&mut command))
+}
+
+/// Runs a command beside others and shows what it printed when it is over.
+fn keep_output(command: &mut Command, name: &str) -> Result<Outcome> {
+    let path = workspace().join("target").join(format!("{name}.log"));
+    let file = std::fs::File::create(&path)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    let copy = file.try_clone().context("sharing a file")?;
+    let outcome = execute(command.stdout(copy).stderr(file));
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    eprintln!("\n== {name}, which ran beside\n{text}");
+    Ok(outcome)
 }
 
 /// Runs a command whose output is the user's.
@@ -196,6 +214,28 @@ impl Steps {
         let start = Instant::now();
         let outcome = body().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
         self.add(name, outcome, start.elapsed());
+    }
+
+    /// Runs a step beside those that `others` runs.
+    fn beside(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce() -> Result<Outcome> + Send,
+        others: impl FnOnce(&mut Steps),
+    ) {
+        eprintln!("\n== {name}, beside the next steps");
+        let start = Instant::now();
+        let (outcome, took) = std::thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                let outcome = body().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+                (outcome, start.elapsed())
+            });
+            others(self);
+            beside
+                .join()
+                .unwrap_or_else(|_| (Outcome::Failed("it panicked".to_owned()), start.elapsed()))
+        });
+        self.add(name, outcome, took);
     }
 
     /// Adds a step that is over.
@@ -252,8 +292,15 @@ mod tests {
         steps.command("good", &mut Command::new("true"));
         steps.step("broken", || anyhow::bail!("no reason"));
         steps.add("left out", Outcome::Skipped("a wish".into()), Duration::ZERO);
+        steps.beside(
+            "beside",
+            || Ok(Outcome::Passed),
+            |steps| {
+                steps.command("meanwhile", &mut Command::new("true"));
+            },
+        );
         let summary = steps.summary();
-        assert!(summary.ends_with("steps: 1 passed, 2 failed, 1 skipped"), "{summary}");
+        assert!(summary.ends_with("steps: 3 passed, 2 failed, 1 skipped"), "{summary}");
         assert!(summary.contains("FAILED: no reason") && summary.contains("skipped: a wish"));
         assert_eq!(steps.conclude(), 1);
     }
