@@ -72,7 +72,7 @@ impl Fabric {
             last_token: 0,
             probe_page: None,
         };
-        if config.nodes == 1 {
+        if config.nodes == 1 && fabric.forming.proposing() {
             fabric.form();
         }
         fabric

@@ -206,6 +206,17 @@ fn no_cluster_forms_without_a_payload() {
     }
 }
 
+/// Nor by itself: a node that lends its memory to nobody says so in the end.
+#[test]
+fn a_node_alone_that_cannot_lead_waits_and_says_so() {
+    let able = Config { needs_payload: true, join_timeout_ns: 500 * MS, ..config(0, 1) };
+    let mut sim = Sim::new(1, FAIR, vec![able]);
+    sim.until(1_000 * MS, |s| {
+        s.nodes[0].events.contains(&Event::JoinTimeout { present: 1, of: 1 })
+    });
+    assert!(sim.nodes[0].fabric.membership().is_none());
+}
+
 #[test]
 fn mismatches_are_reported_on_both_sides() {
     let two = |change: &dyn Fn(&mut Config, &mut Config)| {
