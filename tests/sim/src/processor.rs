@@ -11,7 +11,7 @@ use crate::scenario::{Defect, MS};
 use addr::{Access, Gfn};
 use coherence::Progress;
 use machine::{GuestMemory, MemoryError};
-use node::guest::Streams;
+use node::streams::{Run, Streams};
 use node::view::View;
 use paging::memory::fake::VecMemory;
 use std::collections::HashMap;
@@ -245,9 +245,15 @@ impl Host {
             // Pages kept for the instruction before this one may go.
             self.release_held();
         }
-        let ahead = if first { self.cpu.streams.miss(gfn) } else { 0 };
         let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        let open = cluster.coherence().is_open(gfn);
+        let run = if first { self.cpu.streams.miss(gfn, open) } else { Run::default() };
+        let ahead = run.along_with(gfn);
         let progress = cluster.access(&mut self.memory, gfn, access, ahead);
+        if run.count > ahead {
+            let access = if run.writes { Access::Write } else { access };
+            cluster.prefetch(&mut self.memory, run.from, run.step, run.count, access);
+        }
         if first || progress != Progress::Pending {
             at.trace
                 .note(now, gfn, || format!("host {} {access:?} fault: {progress:?}", self.index));

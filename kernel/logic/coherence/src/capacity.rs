@@ -1,7 +1,7 @@
 //! Capacity: a node never runs out of frames.
 //!
 //! Frames are kept back for tables (the floor) and for pages on their way (the
-//! reserve). When free frames fall below half the reserve, [`Coherence::balance`]
+//! reserve). When free frames fall below three quarters of the reserve, [`Coherence::balance`]
 //! makes room in the order of [`replacement`](super::replacement): replicas are
 //! dropped, zero pages become dormant, other masters leave through their home
 //! for a sharer or for the node with most room. Sums of masters never exceed
@@ -128,7 +128,7 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         let free = self.pool.free_frames();
-        let low = self.floor() + self.limits.reserve / 2;
+        let low = self.floor() + self.limits.reserve * 3 / 4;
         let high = self.floor() + self.limits.reserve;
         self.look_after_ranks(env.memory, self.demand && free < high + self.limits.reserve);
         if !self.demand || free >= low {

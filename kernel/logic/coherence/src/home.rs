@@ -85,7 +85,8 @@ impl Coherence {
         }
     }
 
-    /// A request for a page, and for those after it that are easily had.
+    /// A request for a page, unless it is a prefetch, and for those after it
+    /// that are easily had.
     fn get<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) -> Step {
         let run = message.count.max(1);
         if u64::from(run) > RUN_PAGES {

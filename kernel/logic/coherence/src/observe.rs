@@ -501,7 +501,8 @@ impl Coherence {
         match self.open.get(&gfn.0) {
             None => to.word(0),
             Some(Open::Fetch(fetch)) => {
-                to.word(1 << 32 | u64::from(fetch.prefetch));
+                let flags = u64::from(fetch.wanted) << 1 | u64::from(fetch.prefetch);
+                to.word(1 << 32 | flags);
                 to.word(fetch.acks_due as u64);
                 match fetch.answer {
                     Answer::None => {

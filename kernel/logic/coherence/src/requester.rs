@@ -43,6 +43,8 @@ pub struct Fetch {
     /// Acknowledgements that the answer announced less those that came.
     pub(crate) acks_due: i32,
     pub(crate) prefetch: bool,
+    /// Asked for ahead of need, and needed meanwhile.
+    pub(crate) wanted: bool,
 }
 
 impl Fetch {
@@ -113,6 +115,9 @@ impl Coherence {
             }
         }
         if open {
+            if let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) {
+                fetch.wanted = true;
+            }
             return Ok(Progress::Pending);
         }
         if entry.leaving {
@@ -124,17 +129,61 @@ impl Coherence {
             return Ok(Progress::Starved);
         }
         let mut run = 1;
-        if self.pool.free_frames() > self.floor() + self.limits.reserve / 2 {
-            while run <= ahead && self.can_prefetch(env.memory, gfn.offset_by(u64::from(run)), gfn)
-            {
-                if !self.open_fetch(env, gfn.offset_by(u64::from(run)), access, true) {
-                    break;
-                }
-                run += 1;
-            }
+        while run <= ahead && self.open_ahead(env, gfn.offset_by(u64::from(run)), gfn, access) {
+            run += 1;
         }
         self.send_get(env, gfn, access, run);
         Ok(Progress::Pending)
+    }
+
+    /// Asks for `count` pages from `from` on, each `step` pages after the one
+    /// before, that nobody waits for. All but the first of a
+    /// request are left out where they cannot be had at once, and the rest where
+    /// frames are short.
+    ///
+    /// # Errors
+    /// [`Violation`] as [`Coherence::handle`] (the home may be this node).
+    pub fn prefetch<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: Gfn,
+        step: i64,
+        count: u16,
+        access: Access,
+    ) -> Result<(), Violation> {
+        let mut start = from;
+        let mut run = 0;
+        for i in 0..count {
+            let Some(gfn) = from.0.checked_add_signed(i64::from(i) * step).map(Gfn) else { break };
+            if run == 0 {
+                start = gfn;
+            }
+            let opened = self.open_ahead(env, gfn, start, access);
+            run += u16::from(opened);
+            // Only neighbours of one home go into one request.
+            if run > 0 && (!opened || step != 1) {
+                self.send_get(env, start, access, run);
+                run = 0;
+            }
+        }
+        if run > 0 {
+            self.send_get(env, start, access, run);
+        }
+        self.settle(env)
+    }
+
+    /// Opens a fetch of a page that nobody waits for, together with that of
+    /// page `with`.
+    fn open_ahead<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        with: Gfn,
+        access: Access,
+    ) -> bool {
+        self.pool.free_frames() > self.floor() + self.limits.reserve / 4
+            && self.can_prefetch(env.memory, gfn, with)
+            && self.open_fetch(env, gfn, access, true)
     }
 
     /// Makes an exclusive page read-only without telling anyone, so that the
@@ -193,7 +242,7 @@ impl Coherence {
             (false, Access::Write, PageState::Invalid) => self.counters.write_fetches += 1,
             (false, Access::Write, _) => self.counters.upgrades += 1,
         }
-        let fetch = Fetch { frame, answer: Answer::None, acks_due: 0, prefetch };
+        let fetch = Fetch { frame, answer: Answer::None, acks_due: 0, prefetch, wanted: false };
         self.open.insert(gfn.0, Open::Fetch(fetch));
         true
     }
@@ -318,7 +367,7 @@ impl Coherence {
                 txn
             }
         };
-        if !fetch.prefetch {
+        if !fetch.prefetch || fetch.wanted {
             self.hold(gfn);
         }
         let mut done = Message::new(Kind::Done, gfn, self.me);

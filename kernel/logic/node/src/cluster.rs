@@ -214,6 +214,24 @@ impl Cluster {
         }
     }
 
+    /// Asks for pages that nobody waits for yet; see [`Coherence::prefetch`].
+    pub fn prefetch(
+        &mut self,
+        memory: &mut impl HostMemory,
+        from: Gfn,
+        step: i64,
+        count: u16,
+        access: Access,
+    ) {
+        if self.outbox.is_congested() {
+            return;
+        }
+        let mut env = Env { memory, out: &mut self.outbox };
+        if let Err(v) = self.coherence.prefetch(&mut env, from, step, count, access) {
+            self.fail(Fatal::Violation(v));
+        }
+    }
+
     /// Says that an instruction still waits for a page. Pages kept for it that
     /// other nodes want go after about `mean_ns`.
     pub fn still_waiting(&mut self, memory: &mut impl HostMemory, now_ns: u64, mean_ns: u64) {

@@ -7,6 +7,7 @@
 use super::bench::{self, Wait as BenchWait};
 use super::cluster::Cluster;
 use super::stages::{FaultKind, Stages, Stamps};
+use super::streams::{Run, Streams};
 use super::view::View;
 use addr::{Access, Gfn};
 use coherence::Progress;
@@ -66,42 +67,6 @@ enum Wait {
     },
     /// A benchmark's measurement.
     Bench(BenchWait),
-}
-
-/// Follows the guest's misses to fetch ahead of sequential ones. Several
-/// streams at once: a copy or a comparison walks two areas in turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Streams {
-    streams: [Stream; STREAMS],
-    /// The one to give up next.
-    oldest: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Stream {
-    expected: Gfn,
-    ahead: u16,
-}
-
-/// Streams followed at once.
-const STREAMS: usize = 4;
-/// Most pages fetched ahead of a sequential reader.
-const AHEAD_MAX: u16 = 15;
-
-impl Streams {
-    /// Pages to fetch ahead of a miss at `gfn`: none at random, twice as many
-    /// as the last time where the misses follow on.
-    pub fn miss(&mut self, gfn: Gfn) -> u16 {
-        let known = self.streams.iter().position(|s| s.expected == gfn);
-        let at = known.unwrap_or(self.oldest);
-        if at == self.oldest {
-            self.oldest = (self.oldest + 1) % STREAMS;
-        }
-        let before = self.streams[at].ahead;
-        let ahead = if known.is_some() { (before * 2 + 1).min(AHEAD_MAX) } else { 0 };
-        self.streams[at] = Stream { expected: gfn.offset_by(u64::from(ahead) + 1), ahead };
-        ahead
-    }
 }
 
 /// The guest and what the engine knows of it.
@@ -309,14 +274,25 @@ impl Guest {
                 FaultKind::Local
             }
         };
-        let ahead = match kind {
-            FaultKind::Read | FaultKind::Write => self.streams.miss(gfn),
-            _ => 0,
+        let run = match kind {
+            FaultKind::Read | FaultKind::Write => {
+                self.streams.miss(gfn, at.cluster.coherence().is_open(gfn))
+            }
+            FaultKind::Upgrade => {
+                self.streams.upgrade(gfn);
+                Run::default()
+            }
+            _ => Run::default(),
         };
+        let ahead = run.along_with(gfn);
         self.grants_before = at.cluster.coherence().counters().zero_grants;
         self.stamps.sent = 0;
         self.wait = Wait::Fault { gfn, access, ahead, kind };
         let ready = self.fetched(at, gfn, access, ahead);
+        if run.count > ahead {
+            let access = if run.writes { Access::Write } else { access };
+            at.cluster.prefetch(at.memory, run.from, run.step, run.count, access);
+        }
         self.stamps.queued = (at.tsc)();
         if ready {
             // Settled at once; the caller has nothing to send or wait for.
@@ -379,26 +355,5 @@ impl Guest {
             }
             _ => Step::Ran,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_misses_that_follow_on_fetch_ahead() {
-        let mut s = Streams::default();
-        let ahead = [100, 101, 103, 107, 115, 131].map(|g| s.miss(Gfn(g)));
-        assert_eq!(ahead, [0, 1, 3, 7, 15, 15]);
-        assert_eq!([5, 900, 77].map(|g| s.miss(Gfn(g))), [0; 3]);
-        assert_eq!(s.miss(Gfn(131 + 16)), 15);
-    }
-
-    #[test]
-    fn two_areas_walked_in_turn_are_two_streams() {
-        let mut s = Streams::default();
-        let both = [10, 5000, 11, 5001, 13, 5003].map(|g| s.miss(Gfn(g)));
-        assert_eq!(both, [0, 0, 1, 1, 3, 3]);
     }
 }

@@ -26,6 +26,7 @@ mod outbox;
 pub mod report;
 pub mod settings;
 pub mod stages;
+pub mod streams;
 pub mod view;
 
 pub use clock::Clock;
