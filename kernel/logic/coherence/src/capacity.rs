@@ -145,7 +145,9 @@ impl Coherence {
         let mut budget = SCAN_BUDGET;
         while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
             if let Some(victim) = self.next_victim(env, &mut budget) {
-                expected += u64::from(self.consider(env, &victim, room_elsewhere));
+                let goes = self.consider(env, &victim, room_elsewhere);
+                expected += u64::from(goes);
+                self.looked_at(env, &victim, goes);
             }
         }
         self.settle(env)
@@ -184,9 +186,6 @@ impl Coherence {
             || self.held.contains(&gfn)
             || (!shared && self.grant_may_come(gfn)); // see is_leaving_near
         if busy || !(shared || room_elsewhere || env.memory.is_zero(frame)) {
-            // Not now: it waits in the queue once more.
-            self.set_entry(env, gfn, Entry { rank: 0, ..entry });
-            self.enqueue(env.memory, gfn);
             return false;
         }
         let about = Message::new(Kind::Put, gfn, self.me);

@@ -84,6 +84,10 @@ pub(crate) struct Replacement {
     kept_total: u64,
     /// Pages have left for want of frames.
     pressed: bool,
+    /// The last kept page that was chosen cannot leave.
+    stuck: bool,
+    /// The next page is a new one, however short the queue is.
+    new_next: bool,
     /// The state of a pseudo-random sequence.
     noise: u32,
 }
@@ -106,6 +110,8 @@ impl Replacement {
             kept: [0; STAMPS],
             kept_total: 0,
             pressed: false,
+            stuck: false,
+            new_next: false,
             noise: 1,
         }
     }
@@ -294,8 +300,9 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
         budget: &mut u64,
     ) -> Option<Victim> {
-        let r = &self.replacement;
-        if r.queue.len() > r.queue_len || (r.kept_total == 0 && !r.queue.is_empty()) {
+        let r = &mut self.replacement;
+        let new_next = core::mem::take(&mut r.new_next) || r.kept_total == 0;
+        if r.queue.len() > r.queue_len || (new_next && !r.queue.is_empty()) {
             *budget -= 1;
             return self.next_new(env.memory);
         }
@@ -316,7 +323,26 @@ impl Coherence {
             }
             return Some(self.victim(env.memory, gfn));
         }
+        self.replacement.new_next = self.replacement.stuck;
         None
+    }
+
+    /// Takes note whether a page found leaves. One that cannot (its master has
+    /// no place to go, or it is in use) is kept, and the next one is a new one:
+    /// where only few pages can leave, both kinds are looked through in turn.
+    pub(crate) fn looked_at<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        victim: &Victim,
+        goes: bool,
+    ) {
+        let rank = victim.entry.rank;
+        if rank & KEPT != 0 {
+            (self.replacement.stuck, self.replacement.new_next) = (!goes, !goes);
+        }
+        if !goes {
+            self.rank(env.memory, victim.gfn, rank, 1, self.replacement.stamp());
+        }
     }
 
     /// A page that is to leave whatever its rank.

@@ -48,7 +48,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(format: Format) -> Pair {
+    /// `others`: frames of the large node.
+    fn new(format: Format, others: u64) -> Pair {
         let layout = Layout::new(&[PAGES, PAGES]).unwrap();
         let node = |id: u16, frames: u64| {
             let limits =
@@ -60,7 +61,7 @@ impl Pair {
             let c = Coherence::new(NodeId(id), layout.clone(), limits, format, pool, &mut memory);
             (c, memory)
         };
-        Pair { nodes: [node(0, FRAMES), node(1, 2 * PAGES)], format, flying: VecDeque::new() }
+        Pair { nodes: [node(0, FRAMES), node(1, others)], format, flying: VecDeque::new() }
     }
 
     fn with<R>(
@@ -96,9 +97,11 @@ impl Pair {
     /// An access of the small node's vCPU, as the hardware and the engine see
     /// it; `true` if the page was there.
     fn touch(&mut self, gfn: Gfn, access: Access) -> bool {
-        let mut hit = true;
+        let (mut hit, mut tries) = (true, 0);
         while self.with(0, |c, env| c.access(env, gfn, access, 0)).unwrap() != Progress::Ready {
             hit = false;
+            tries += 1;
+            assert!(tries < 10_000, "starved of a frame for {gfn:?}");
             self.deliver();
             self.with(0, |c, env| c.balance(env)).unwrap();
         }
@@ -255,7 +258,7 @@ fn what_stays_is_what_is_used_again() {
     let mut failed = false;
     for case in cases() {
         let ours = [Format::NPT, Format::EPT].map(|format| {
-            let mut pair = Pair::new(format);
+            let mut pair = Pair::new(format, 2 * PAGES);
             pair.fill(&case.string);
             pair.misses(&case.string)
         });
@@ -271,4 +274,23 @@ fn what_stays_is_what_is_used_again() {
         failed |= ours[0] > case.most[0] * lru || ours[1] > case.most[1] * lru;
     }
     assert!(!failed, "more misses than promised");
+}
+
+/// No node has room for another's masters, so only replicas can leave, and
+/// they may be anywhere among what is held.
+#[test]
+#[cfg_attr(miri, ignore = "frames run short only after long runs")]
+fn replicas_are_found_where_no_master_can_leave() {
+    for format in [Format::NPT, Format::EPT] {
+        // The other node holds as many pages as this one, and no more.
+        let mut pair = Pair::new(format, FRAMES);
+        let pages = FRAMES * 2 - 200;
+        pair.fill(&sweep(pages, 1));
+        let mut rng = Rng(0x1234_5678_9abc_def1);
+        for _ in 0..20_000 {
+            let page = rng.below(pages);
+            pair.touch(Gfn(page), Access::Read);
+        }
+        (0..3 * pages).for_each(|page| _ = pair.touch(Gfn(page % pages), Access::Read));
+    }
 }
