@@ -82,6 +82,7 @@ impl World {
                 self.summary.ended += 1;
                 self.judge()?;
                 formed.into_iter().for_each(|n| self.restart(n));
+                self.forget();
             }
             if self.now > end {
                 return Err(Failure::new(Class::Liveness, "the cluster does not form"));
@@ -179,6 +180,7 @@ impl World {
         while self.hosts.iter().any(|h| h.over) {
             self.next()?;
         }
+        self.forget();
         self.form()?;
         self.play()
     }

@@ -200,8 +200,7 @@ impl World {
         Ok(())
     }
 
-    /// Judges what the programs saw since the cluster formed, and forgets it:
-    /// a new cluster begins with memory that is zero.
+    /// Judges what the programs saw since the cluster formed.
     pub(crate) fn judge(&mut self) -> Result<(), Failure> {
         let nodes = self.hosts.len();
         let history = std::mem::replace(&mut self.history, History::new(nodes));
@@ -223,9 +222,14 @@ impl World {
             }
         }
         self.litmus.clear();
+        Ok(())
+    }
+
+    /// The last node of a cluster is gone: a new one begins with memory that
+    /// is zero.
+    pub(crate) fn forget(&mut self) {
         self.summary.writes += self.oracle.writes();
         self.oracle = Oracle::new(self.oracle.is_blind());
-        Ok(())
     }
 
     /// Makes the next thing happen.
