@@ -139,9 +139,9 @@ impl Coherence {
             self.demand = false;
             return Ok(());
         }
-        let mut others = (0..self.layout.nodes() as u16).map(NodeId).filter(|&n| n != self.me);
         // Where no other node has room, only replicas and zero pages can go.
-        let room_elsewhere = others.any(|n| env.out.free_frames(n) > 0);
+        let nodes = self.layout.nodes() as u16;
+        let room_elsewhere = env.out.roomiest(nodes, &[self.me]).is_some();
         let mut budget = SCAN_BUDGET;
         while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
             if let Some(victim) = self.next_victim(env, &mut budget) {

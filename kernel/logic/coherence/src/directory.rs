@@ -9,56 +9,149 @@
 //! |---|---|
 //! | 0..2 | 0 dormant, 1 exclusive, 2 shared |
 //! | 2 | busy: a transaction is open |
+//! | 3 | the sharers are a vector |
 //! | 4..16 | owner |
-//! | 16..64 | sharers: bit n for node n, and n + 48, n + 96, ... in larger clusters |
+//! | 16..64 | sharers: four pointers of 12 bits (the owner's where fewer are needed), or bit n for the nodes n, n + 48, n + 96, ... |
 
 use addr::{Frame, Gfn, NodeId, RUN_PAGES};
 use alloc::vec::Vec;
 use paging::{FramePool, HostMemory, OutOfFrames};
 
-/// Nodes that a sharer set tells apart.
-pub const SHARER_BITS: u16 = 48;
+/// Bits of a sharer set that has outgrown its pointers.
+const VECTOR_BITS: u16 = 48;
+/// Sharers that are told apart in a cluster of any size.
+pub const POINTERS: usize = 4;
+const POINTER_BITS: usize = 12;
 
 /// Nodes that may have a read-only replica: a superset of those that do.
+///
+/// Up to [`POINTERS`] nodes are named one by one (a limited-pointer directory,
+/// Agarwal and others, ISCA 1988); more become a coarse vector (Gupta, Weber,
+/// Mowry, ICPP 1990): bit b for the nodes b, b + 48, b + 96, ..., so that in
+/// clusters of up to 48 nodes it is exact as well.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Sharers(u64);
+pub struct Sharers {
+    /// The vector, or the pointers in ascending order from bit 0 on.
+    bits: u64,
+    /// Pointers in use.
+    len: u8,
+    vector: bool,
+}
 
 impl Sharers {
+    fn pointer(self, i: usize) -> NodeId {
+        NodeId((self.bits >> (POINTER_BITS * i)) as u16 & 0xfff)
+    }
+
+    fn pointers(self) -> impl Iterator<Item = NodeId> {
+        (0..usize::from(self.len)).map(move |i| self.pointer(i))
+    }
+
+    fn of(nodes: impl Iterator<Item = NodeId>) -> Sharers {
+        let mut set = Sharers::default();
+        for node in nodes {
+            set.bits |= u64::from(node.0) << (POINTER_BITS * usize::from(set.len));
+            set.len += 1;
+        }
+        set
+    }
+
     /// Adds a node.
     pub fn insert(&mut self, node: NodeId) {
-        self.0 |= 1 << (node.0 % SHARER_BITS);
+        if self.contains(node) {
+            return;
+        }
+        if !self.vector && usize::from(self.len) < POINTERS {
+            let old = *self;
+            let before = old.pointers().take_while(|&n| n < node);
+            let after = old.pointers().skip_while(|&n| n < node);
+            *self = Sharers::of(before.chain([node]).chain(after));
+            return;
+        }
+        if !self.vector {
+            let bit = |n: NodeId| 1 << (n.0 % VECTOR_BITS);
+            let bits = self.pointers().fold(0, |bits, n| bits | bit(n));
+            *self = Sharers { bits, len: 0, vector: true };
+        }
+        self.bits |= 1 << (node.0 % VECTOR_BITS);
     }
-    /// Takes a node out, where it stands alone for its bit.
+
+    /// Takes a node out, where it can be told from others.
     pub fn remove(&mut self, node: NodeId, nodes: u16) {
-        if nodes <= SHARER_BITS {
-            self.0 &= !(1 << (node.0 % SHARER_BITS));
+        if !self.vector {
+            let old = *self;
+            *self = Sharers::of(old.pointers().filter(|&n| n != node));
+        } else if self.is_exact(nodes) {
+            self.bits &= !(1 << (node.0 % VECTOR_BITS));
         }
     }
+
     /// Whether the node may have a replica.
     #[must_use]
     pub fn contains(self, node: NodeId) -> bool {
-        self.0 & (1 << (node.0 % SHARER_BITS)) != 0
+        if self.vector {
+            self.bits & (1 << (node.0 % VECTOR_BITS)) != 0
+        } else {
+            self.pointers().any(|n| n == node)
+        }
     }
-    /// The set as it stands in an entry.
+
+    /// Whether it names no node in whose place another was added.
+    #[must_use]
+    pub fn is_exact(self, nodes: u16) -> bool {
+        !self.vector || nodes <= VECTOR_BITS
+    }
+
+    /// The set in one number, for digests.
     #[must_use]
     pub fn bits(self) -> u64 {
-        self.0
+        self.bits | u64::from(self.len) << 48 | u64::from(self.vector) << 56
     }
+
     /// Whether no node has a replica.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.len == 0 && (!self.vector || self.bits == 0)
     }
-    /// All nodes of a cluster of `nodes` that may have a replica.
+
+    /// All nodes of a cluster of `nodes` that may have a replica, in ascending
+    /// order.
     pub fn iter(self, nodes: u16) -> impl Iterator<Item = NodeId> {
-        let bits = self.0;
-        let groups = nodes.div_ceil(SHARER_BITS);
-        (0..SHARER_BITS)
-            .filter(move |b| bits & (1 << b) != 0)
-            .flat_map(move |b| (0..groups).map(move |g| NodeId(g * SHARER_BITS + b)))
-            .filter(move |n| n.0 < nodes)
+        let groups = if self.vector { nodes.div_ceil(VECTOR_BITS) } else { 0 };
+        let bits = self.bits;
+        let coarse = (0..groups)
+            .flat_map(|g| (0..VECTOR_BITS).map(move |b| (b, NodeId(g * VECTOR_BITS + b))))
+            .filter(move |&(b, n)| bits & (1 << b) != 0 && n.0 < nodes)
+            .map(|(_, n)| n);
+        self.pointers().chain(coarse)
+    }
+
+    /// As it stands in an entry beside its owner, which is never a sharer:
+    /// pointers without use name the owner.
+    fn encode(self, owner: NodeId) -> u64 {
+        if self.vector {
+            return VECTOR | self.bits << SHARERS_SHIFT;
+        }
+        let mut named = self.pointers().filter(|&n| n != owner);
+        let bits = (0..POINTERS).fold(0, |bits, i| {
+            bits | u64::from(named.next().unwrap_or(owner).0) << (POINTER_BITS * i)
+        });
+        bits << SHARERS_SHIFT
+    }
+
+    fn decode(entry: u64, owner: NodeId) -> Sharers {
+        let bits = entry >> SHARERS_SHIFT;
+        if entry & VECTOR != 0 {
+            return Sharers { bits, len: 0, vector: true };
+        }
+        let all = Sharers { bits, len: POINTERS as u8, vector: false };
+        Sharers::of(all.pointers().filter(|&n| n != owner))
     }
 }
+
+/// Bit of an entry whose sharers are a vector.
+const VECTOR: u64 = 1 << 3;
+const SHARERS_SHIFT: u32 = 16;
 
 /// Who has a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -88,7 +181,7 @@ impl DirectoryEntry {
         busy | match self.holding {
             Holding::Dormant => 0,
             Holding::Exclusive(owner) => 1 | u64::from(owner.0) << 4,
-            Holding::Shared(owner, sharers) => 2 | u64::from(owner.0) << 4 | sharers.0 << 16,
+            Holding::Shared(owner, sharers) => 2 | u64::from(owner.0) << 4 | sharers.encode(owner),
         }
     }
 
@@ -97,7 +190,7 @@ impl DirectoryEntry {
         let holding = match bits & 3 {
             0 => Holding::Dormant,
             1 => Holding::Exclusive(owner),
-            _ => Holding::Shared(owner, Sharers(bits >> 16)),
+            _ => Holding::Shared(owner, Sharers::decode(bits, owner)),
         };
         DirectoryEntry { holding, busy: bits & 4 != 0 }
     }
@@ -271,15 +364,53 @@ mod tests {
         }
     }
 
-    #[test]
-    fn sharers_of_a_large_cluster_are_a_superset() {
+    fn set(nodes: &[u16]) -> Sharers {
         let mut s = Sharers::default();
-        s.insert(NodeId(50));
-        let all: Vec<_> = s.iter(100).collect();
-        assert_eq!(all, [NodeId(2), NodeId(50), NodeId(98)]);
+        nodes.iter().for_each(|&n| s.insert(NodeId(n)));
+        s
+    }
+
+    fn members(s: Sharers, nodes: u16) -> Vec<u16> {
+        s.iter(nodes).map(|n| n.0).collect()
+    }
+
+    #[test]
+    fn a_few_sharers_are_exact_in_the_largest_cluster() {
+        let mut s = set(&[4095, 7, 7, 2000, 0]);
+        assert_eq!(members(s, 4096), [0, 7, 2000, 4095]);
+        assert_eq!(s, set(&[0, 7, 2000, 4095]));
+        for owner in [1, 4094] {
+            let e = entry(Holding::Shared(NodeId(owner), s));
+            assert_eq!(DirectoryEntry::decode(e.encode()), e);
+        }
+        s.remove(NodeId(7), 4096);
+        assert!(s.is_exact(4096) && !s.contains(NodeId(7)));
+        [0, 2000, 4095].iter().for_each(|&n| s.remove(NodeId(n), 4096));
+        assert!(s.is_empty());
+        let e = entry(Holding::Shared(NodeId(0), s));
+        assert_eq!(DirectoryEntry::decode(e.encode()), e);
+    }
+
+    /// In ascending order: the home walks the set by it and takes no node
+    /// that it has passed.
+    #[test]
+    fn many_sharers_of_a_large_cluster_are_a_superset_in_order() {
+        let mut s = set(&[50, 3, 99, 4, 5]);
+        assert_eq!(members(s, 100), [2, 3, 4, 5, 50, 51, 52, 53, 98, 99]);
+        assert!(!s.is_exact(100));
         s.remove(NodeId(50), 100);
         assert!(s.contains(NodeId(2)));
-        s.remove(NodeId(2), 48);
+        let e = entry(Holding::Shared(NodeId(9), s));
+        assert_eq!(DirectoryEntry::decode(e.encode()), e);
+    }
+
+    #[test]
+    fn sharers_of_a_small_cluster_are_exact() {
+        let all: Vec<u16> = (0..48).collect();
+        let mut s = set(&all);
+        assert!(s.is_exact(48));
+        assert_eq!(members(s, 48), all);
+        all.iter().for_each(|&n| s.remove(NodeId(n), 48));
         assert!(s.is_empty());
     }
 

@@ -164,7 +164,7 @@ impl Coherence {
         let requester = message.party;
         let nodes = self.layout.nodes() as u16;
         // A coarse sharer set cannot prove that the requester's copy is good.
-        let exact = nodes <= super::directory::SHARER_BITS;
+        let exact = sharers.is_exact(nodes);
         let upgrade =
             owner == requester || (message.has_copy && exact && sharers.contains(requester));
         let mut acks = 0;
@@ -462,17 +462,17 @@ impl Coherence {
         owner: NodeId,
         refused: Option<NodeId>,
     ) -> Option<NodeId> {
-        let room = |node: NodeId| {
-            if node == self.me { self.room() } else { env.out.free_frames(node) }
-        };
-        if owner != self.me && refused.is_none() && self.room() > 0 {
+        let mine = if owner == self.me || refused == Some(self.me) { 0 } else { self.room() };
+        if mine > 0 && refused.is_none() {
             return Some(self.me);
         }
-        (0..self.layout.nodes() as u16)
-            .map(NodeId)
-            .filter(|&n| n != owner && Some(n) != refused)
-            .max_by_key(|&n| (room(n), core::cmp::Reverse(n)))
-            .filter(|&n| room(n) > 0)
+        let nodes = self.layout.nodes() as u16;
+        let other = env.out.roomiest(nodes, &[self.me, owner, refused.unwrap_or(owner)]);
+        let room = |n: NodeId| (env.out.free_frames(n), core::cmp::Reverse(n));
+        match other {
+            Some(n) if room(n) > (mine, core::cmp::Reverse(self.me)) => Some(n),
+            _ => (mine > 0).then_some(self.me),
+        }
     }
 
     fn moved<M: HostMemory, O: Output>(

@@ -58,6 +58,14 @@ pub trait Output {
     fn send(&mut self, to: NodeId, message: Message, page: Option<Frame>);
     /// Free frames of another node, as last heard.
     fn free_frames(&self, node: NodeId) -> u64;
+    /// The node with most free frames among the first `nodes`, the first of
+    /// several, other than those of `not`; `None` if none has any. An engine of
+    /// large clusters does better than to look at each.
+    fn roomiest(&self, nodes: u16, not: &[NodeId]) -> Option<NodeId> {
+        let others = (0..nodes).map(NodeId).filter(|n| !not.contains(n));
+        let best = others.max_by_key(|&n| (self.free_frames(n), core::cmp::Reverse(n)));
+        best.filter(|&n| self.free_frames(n) > 0)
+    }
     /// Translations of this node's processors must be dropped before the guest
     /// runs again and before any message sent from now on leaves.
     fn flush(&mut self);
