@@ -158,7 +158,7 @@ impl Cluster {
         if let Some(from) = inbox.from
             && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
         {
-            self.outbox.rooms[from.index()] = free_frames;
+            self.outbox.rooms.set(from, free_frames);
         }
         self.flush_outbox(fabric, now_ns);
     }
@@ -185,9 +185,9 @@ impl Cluster {
 
     /// Refreshes what is known of every node's room; for rare ticks.
     pub(crate) fn refresh_rooms(&mut self, fabric: &Fabric) {
-        for n in 0..self.outbox.rooms.len() {
-            if let Some(status) = fabric.peer_status(NodeId(n as u16)) {
-                self.outbox.rooms[n] = status.free_frames;
+        for node in (0..self.coherence.layout().nodes() as u16).map(NodeId) {
+            if let Some(status) = fabric.peer_status(node) {
+                self.outbox.rooms.set(node, status.free_frames);
             }
         }
     }

@@ -24,6 +24,7 @@ pub mod histogram;
 mod hold;
 mod outbox;
 pub mod report;
+mod rooms;
 pub mod settings;
 pub mod stages;
 pub mod streams;

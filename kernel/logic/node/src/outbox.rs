@@ -5,9 +5,9 @@
 //! behind a request, or the classes of the protocol would mean nothing.
 
 use super::actor::Control;
+use super::rooms::Rooms;
 use addr::{Frame, NodeId};
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use coherence::{Class, Kind, Message, Output};
 use core::array;
 use fabric::{Fabric, Outgoing, SendError};
@@ -22,7 +22,7 @@ const CONGESTED: usize = ROOM / 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     queues: [VecDeque<Outgoing>; Channel::COUNT],
-    pub(crate) rooms: Vec<u32>,
+    pub(crate) rooms: Rooms,
     pub(crate) flush_owed: bool,
 }
 
@@ -39,7 +39,11 @@ impl Output for Outbox {
     }
 
     fn free_frames(&self, node: NodeId) -> u64 {
-        u64::from(self.rooms[node.index()])
+        u64::from(self.rooms.free(node))
+    }
+
+    fn roomiest(&self, _nodes: u16, not: &[NodeId]) -> Option<NodeId> {
+        self.rooms.roomiest(not)
     }
 
     fn flush(&mut self) {
@@ -51,7 +55,7 @@ impl Outbox {
     pub(crate) fn new(nodes: usize) -> Outbox {
         Outbox {
             queues: array::from_fn(|_| VecDeque::with_capacity(ROOM)),
-            rooms: alloc::vec![0; nodes],
+            rooms: Rooms::new(nodes),
             flush_owed: false,
         }
     }
