@@ -10,7 +10,7 @@
 
 use super::replacement::Victim;
 use super::{Coherence, Env, Event, Kind, Message, Open, Output, Violation};
-use addr::{Frame, Gfn, NodeId, PageBytes, RUN_PAGES};
+use addr::{Frame, Gfn, PageBytes, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
 /// Sizes fixed at start.

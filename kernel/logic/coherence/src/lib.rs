@@ -151,6 +151,11 @@ enum Open {
 /// Pages held for the vCPU at most: more than any instruction needs.
 const HELD_MAX: usize = 16;
 
+/// Room for transactions at a home before any is open: all that the nodes of a
+/// small cluster can have. In a large one more than that at one home is rare,
+/// and its tables grow once.
+const OPEN_AT_START: usize = 8192;
+
 /// One node's part in the protocol.
 #[derive(Clone, Debug)]
 pub struct Coherence {
@@ -206,13 +211,13 @@ impl Coherence {
             directory: Directory::new(layout.pages_of(me)),
             open: map(limits.open_max + limits.puts_max),
             puts_open: 0,
-            busy: HashMap::with_capacity_and_hasher(busy_max, FxBuildHasher),
+            busy: HashMap::with_capacity_and_hasher(busy_max.min(OPEN_AT_START), FxBuildHasher),
             busy_max,
             requests_max: requests,
-            waiting: VecDeque::with_capacity(requests),
+            waiting: VecDeque::with_capacity(requests.min(OPEN_AT_START)),
             next_txn: 1,
             local: VecDeque::with_capacity(256),
-            deferred: Vec::with_capacity(requests),
+            deferred: Vec::with_capacity(requests.min(OPEN_AT_START)),
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
             replacement: Replacement::new(pool.total_frames()),

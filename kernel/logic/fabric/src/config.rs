@@ -3,6 +3,13 @@
 use addr::MAX_NODES;
 use wire::{MTU_MAX, MTU_MIN, Mac};
 
+/// Nodes up to which each node watches every other.
+const SMALL_NODES: u16 = 32;
+/// Messages that wait on one channel in a large cluster, over all peers.
+const QUEUED_MAX: u32 = 16_384;
+/// Least of them for one peer.
+const QUEUE_MIN: u32 = 16;
+
 /// Static configuration. [`Config::new`] gives every tunable a default.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -101,6 +108,19 @@ impl Config {
         let peers = u32::from(self.nodes.max(2) - 1);
         let share = u32::from(self.ring) / (peers * wire::Channel::COUNT as u32);
         share.clamp(u32::from(crate::WINDOW_MIN), u32::from(crate::WINDOW_MAX)) as u8
+    }
+
+    /// Whether the cluster is so large that a node does not keep something
+    /// ready for, or in touch with, every other.
+    pub(crate) fn is_large(&self) -> bool {
+        self.nodes > SMALL_NODES
+    }
+
+    /// Messages that may wait for a window, for each peer and channel: those
+    /// of all peers together do not grow with the cluster.
+    pub(crate) fn queue(&self) -> u16 {
+        let share = (QUEUED_MAX / u32::from(self.nodes)).max(QUEUE_MIN) as u16;
+        self.queue.min(share)
     }
 
     /// Time between two Hello broadcasts: all nodes together send at most

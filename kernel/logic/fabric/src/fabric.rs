@@ -49,6 +49,7 @@ pub struct Fabric {
     pub(crate) probes: Vec<Probing>,
     pub(crate) last_token: u64,
     pub(crate) probe_page: Option<Frame>,
+    pub(crate) last_heard: Option<NodeId>,
 }
 
 impl Fabric {
@@ -71,6 +72,7 @@ impl Fabric {
             probes: vec![Probing::default(); PROBES],
             last_token: 0,
             probe_page: None,
+            last_heard: None,
         };
         if config.nodes == 1 && fabric.forming.proposing() {
             fabric.form();
@@ -98,6 +100,12 @@ impl Fabric {
             frame_bytes: usize::from(mtu) + ETHERNET_BYTES,
             window: config.window(),
             peers: members.iter().enumerate().map(make).collect(),
+            watched: crate::peer::watched(&config, me as u16),
+            armed: Fifo::new(others),
+            rumour: (0, now),
+            confirmed: 0,
+            commit_ns: 0,
+            greet_ns: None,
             ready: Fifo::new(others),
             acks: Fifo::new(others),
             pool: Pool::new(buffers),
@@ -112,23 +120,42 @@ impl Fabric {
         self.greet();
     }
 
-    /// Sends every peer a sign of life in the new epoch.
+    /// Sends those that it keeps in touch with, and the leader, a sign of life
+    /// in the new epoch.
     fn greet(&mut self) {
         let links = self.links.as_mut().expect("the membership has formed");
-        for node in 0..links.peers.len() as u16 {
-            if links.peers[usize::from(node)].alive {
-                links.peers[usize::from(node)].heartbeat_now = true;
-                links.mark_ready(node);
-            }
+        let leader = NodeId::LEADER.0;
+        for i in 0..links.watched.len() {
+            links.greet(links.watched[i]);
+        }
+        if links.me != leader {
+            self.greet_leader();
         }
     }
 
-    /// Sends the membership to all that have not been heard in it.
-    pub(crate) fn send_commits(&mut self) {
+    /// Sends the leader a sign of life; not all nodes of a large cluster at
+    /// once, which would be more than it can take in.
+    pub(crate) fn greet_leader(&mut self) {
+        let Io { config, rng, now_ns, .. } = &mut self.io;
         let links = self.links.as_mut().expect("the membership has formed");
-        for (_, peer) in links.alive().filter(|(_, p)| !p.confirmed) {
-            self.io.control(Control::Roster { to: peer.mac, commit: true, first: 0 });
+        if config.is_large() {
+            let at = *now_ns + rng.next() % (u64::from(config.nodes) * crate::forming::TAKE_NS);
+            links.greet_ns.get_or_insert(at);
+            self.scan_ns = self.scan_ns.min(at);
+        } else {
+            links.greet(NodeId::LEADER.0);
         }
+    }
+
+    /// Sends the membership to all that have not been heard in it: to each,
+    /// or to all at once where they are many.
+    pub(crate) fn send_commits(&mut self) {
+        let hello_ns = self.io.config.hello_ns;
+        let links = self.links.as_mut().expect("the membership has formed");
+        links.commit_ns = self.io.now_ns + hello_ns;
+        let missing: Vec<wire::Mac> =
+            links.alive().filter(|(_, p)| !p.confirmed).map(|(_, p)| p.mac).collect();
+        self.io.rosters(&missing, true);
     }
 
     /// Queues a message.
@@ -208,6 +235,11 @@ impl Fabric {
             return Some(self.io.status);
         }
         links.peers.get(node.index()).map(|p| p.status)
+    }
+
+    /// The peer whose frame was taken last, once: its status may have changed.
+    pub fn take_heard(&mut self) -> Option<NodeId> {
+        self.last_heard.take()
     }
 
     /// Whether a node is a member that is not lost.

@@ -14,6 +14,18 @@ impl<T> Fifo<T> {
         Fifo { items: VecDeque::with_capacity(limit), limit }
     }
 
+    /// A queue that takes its memory by [`Fifo::reserve`].
+    pub(crate) fn empty(limit: usize) -> Self {
+        Fifo { items: VecDeque::new(), limit }
+    }
+
+    /// Takes all its memory, if it has not.
+    pub(crate) fn reserve(&mut self) {
+        if self.items.capacity() < self.limit {
+            self.items.reserve_exact(self.limit);
+        }
+    }
+
     /// Appends, or says `false` when full.
     #[must_use]
     pub(crate) fn push(&mut self, item: T) -> bool {

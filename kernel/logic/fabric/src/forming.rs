@@ -15,6 +15,8 @@ use wire::{BROADCAST, Entry, Hello, Mac};
 
 mod proposal;
 
+pub(crate) use proposal::TAKE_NS;
+
 /// Hello intervals after which a silent candidate is forgotten.
 const FORGET: u64 = 20;
 /// Hello intervals a proposal may take.
@@ -75,6 +77,8 @@ pub(crate) struct Forming {
     /// The proposed membership; incomplete while its parts arrive.
     roster: Vec<Option<Entry>>,
     attempts: u64,
+    /// When to send our consent.
+    accept_ns: Option<u64>,
     hello_ns: u64,
     last_hello_ns: u64,
     join_deadline_ns: Option<u64>,
@@ -109,6 +113,7 @@ impl Forming {
             leader: me.mac,
             roster: Vec::with_capacity(nodes),
             attempts: 0,
+            accept_ns: None,
             hello_ns: io.now_ns + first,
             last_hello_ns: 0,
             join_deadline_ns: join,
@@ -301,10 +306,17 @@ impl Forming {
             let (present, of) = (self.known(), io.config.nodes);
             io.vital_event(Event::JoinTimeout { present, of });
         }
+        if self.accept_ns.is_some_and(|at| at <= now) {
+            self.accept_ns = None;
+            if matches!(self.phase, Phase::Accepted { .. }) {
+                io.control(Control::Accept { to: self.leader, epoch: self.epoch });
+            }
+        }
         if self.hello_ns <= now {
             self.tick_hello(io, interval);
         }
-        self.hello_ns.min(self.join_deadline_ns.unwrap_or(u64::MAX))
+        let others = self.join_deadline_ns.into_iter().chain(self.accept_ns);
+        others.fold(self.hello_ns, u64::min)
     }
 
     fn tick_hello(&mut self, io: &mut Io, interval: u64) {

@@ -46,6 +46,9 @@ pub(crate) enum Control {
     },
 }
 
+/// Nodes up to which each gets a roster of its own.
+const ROSTERS_MAX: usize = 16;
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Io {
     pub(crate) config: Config,
@@ -114,6 +117,16 @@ impl Io {
         if !self.events.push(event) {
             self.counters.events_lost += 1;
         }
+    }
+
+    /// Sends the roster to some nodes, by broadcast where they are many: it is
+    /// as long as the cluster is large.
+    pub(crate) fn rosters(&mut self, to: &[Mac], commit: bool) {
+        if to.len() > ROSTERS_MAX {
+            self.control(Control::Roster { to: wire::BROADCAST, commit, first: 0 });
+            return;
+        }
+        to.iter().for_each(|&to| self.control(Control::Roster { to, commit, first: 0 }));
     }
 
     pub(crate) fn hold_page(&mut self) -> Result<(), SendError> {

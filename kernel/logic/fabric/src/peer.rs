@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) heartbeat_now: bool,
     pub(crate) in_ready: bool,
     pub(crate) in_acks: bool,
+    /// It is in the queue of those with a retransmission timer.
+    pub(crate) in_armed: bool,
     pub(crate) stop_acked: bool,
     /// When it was last told that it is fenced.
     pub(crate) told_ns: Option<u64>,
@@ -47,8 +49,9 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(member: &Member, config: &Config, now_ns: u64, me: bool) -> Peer {
-        let queue = if me { 0 } else { config.queue };
-        Peer {
+        let queue = if me { 0 } else { config.queue() };
+        let free_frames = u32::try_from(member.pages).unwrap_or(u32::MAX);
+        let mut peer = Peer {
             mac: member.mac,
             incarnation: member.incarnation,
             alive: !me,
@@ -56,7 +59,8 @@ impl Peer {
             senders: array::from_fn(|_| Sender::new(queue, member.window)),
             receivers: array::from_fn(|_| Receiver::new()),
             rtt: Rtt::new(config.rto_min_ns, config.rto_max_ns),
-            status: Status::default(),
+            // Until it says more: that it has what it came with.
+            status: Status { free_frames, masters: 0 },
             heard_ns: now_ns,
             sent_ns: now_ns,
             graces: 0,
@@ -69,7 +73,13 @@ impl Peer {
             in_acks: false,
             stop_acked: false,
             told_ns: None,
+            in_armed: false,
+        };
+        if !config.is_large() && !me {
+            peer.senders.iter_mut().for_each(Sender::open);
+            peer.receivers.iter_mut().for_each(Receiver::open);
         }
+        peer
     }
 
     pub(crate) fn outstanding(&self) -> bool {
@@ -170,11 +180,12 @@ impl Peer {
     }
 
     /// When one of its timers runs out; a heartbeat that is already due but
-    /// has not been taken by the device does not count.
-    pub(crate) fn next_ns(&self, config: &Config) -> u64 {
+    /// has not been taken by the device does not count, nor for a peer that is
+    /// not `watched`.
+    pub(crate) fn next_ns(&self, config: &Config, watched: bool) -> u64 {
         let dead_ns = self.heard_ns.saturating_add(config.dead_after_ns);
         let silent_ns = self.sent_ns.saturating_add(config.heartbeat_ns);
-        let silent_ns = if self.heartbeat_now { u64::MAX } else { silent_ns };
+        let silent_ns = if self.heartbeat_now || !watched { u64::MAX } else { silent_ns };
         dead_ns.min(silent_ns).min(self.rto_ns.unwrap_or(u64::MAX))
     }
 
@@ -200,6 +211,20 @@ pub(crate) struct Links {
     pub(crate) window: u8,
     /// By node; this node's own is not alive.
     pub(crate) peers: Vec<Peer>,
+    /// Peers that this node keeps in touch with: all in a small cluster, its
+    /// neighbours in the ring of node numbers in a large one.
+    pub(crate) watched: Vec<u16>,
+    /// Other peers with a retransmission timer, each once.
+    pub(crate) armed: Fifo<u16>,
+    /// Distance in the ring to the peer that next hears of this node out of
+    /// turn, and when.
+    pub(crate) rumour: (u16, u64),
+    /// Peers from the first on that have all been heard.
+    pub(crate) confirmed: u16,
+    /// When members that have not been heard are sent the membership again.
+    pub(crate) commit_ns: u64,
+    /// When to send the leader a sign of life.
+    pub(crate) greet_ns: Option<u64>,
     /// Peers there is something to send to, each once.
     pub(crate) ready: Fifo<u16>,
     /// Peers owed an acknowledgement, the longest waiting first, each once.
@@ -207,12 +232,70 @@ pub(crate) struct Links {
     pub(crate) pool: Pool,
 }
 
+/// Neighbours watched on each side in a large cluster. A loss that they all
+/// fail to notice takes as many nodes down as there are of them at once.
+const NEIGHBOURS: u16 = 8;
+
+/// The peers that `me` watches.
+pub(crate) fn watched(config: &Config, me: u16) -> Vec<u16> {
+    let nodes = config.nodes;
+    if !config.is_large() {
+        return (0..nodes).filter(|&n| n != me).collect();
+    }
+    let after = (1..=NEIGHBOURS).map(|d| (me + d) % nodes);
+    after.chain((1..=NEIGHBOURS).map(|d| (me + nodes - d) % nodes)).collect()
+}
+
 impl Links {
+    /// Whether this node keeps in touch with a peer; so does that one then.
+    pub(crate) fn watches(&self, node: u16) -> bool {
+        let nodes = self.peers.len() as u16;
+        let away = (nodes + node - self.me) % nodes;
+        self.watched.len() + 1 == usize::from(nodes) || away.min(nodes - away) <= NEIGHBOURS
+    }
+
+    /// Queues a peer whose retransmission timer runs, if nobody looks at it
+    /// anyway.
+    pub(crate) fn mark_armed(&mut self, node: u16, now_ns: u64) {
+        let watched = self.watches(node);
+        let peer = &mut self.peers[usize::from(node)];
+        if peer.rto_ns.is_some() && !watched && !peer.in_armed {
+            peer.in_armed = true;
+            // Its silence counts from when it had something to answer.
+            peer.heard_ns = peer.heard_ns.max(now_ns);
+            assert!(self.armed.push(node), "a peer is twice in the queue of timers");
+        }
+    }
+
     pub(crate) fn mark_ready(&mut self, node: u16) {
         let peer = &mut self.peers[usize::from(node)];
         if !peer.in_ready {
             peer.in_ready = true;
             assert!(self.ready.push(node), "a peer is twice in the ready queue");
+        }
+    }
+
+    /// Whether a peer has not been heard in this epoch. Those that have are
+    /// passed once, from the first on.
+    pub(crate) fn unconfirmed(&mut self) -> bool {
+        let settled = |p: &Peer| p.confirmed || !p.alive;
+        while self.peers.get(usize::from(self.confirmed)).is_some_and(settled) {
+            self.confirmed += 1;
+        }
+        usize::from(self.confirmed) < self.peers.len()
+    }
+
+    /// Whether a frame is the leader's in this epoch.
+    pub(crate) fn is_of_leader(&self, header: &wire::Header) -> bool {
+        self.me != 0 && header.epoch == self.epoch && header.src == self.peers[0].mac
+    }
+
+    /// Sends a peer a sign of life.
+    pub(crate) fn greet(&mut self, node: u16) {
+        let peer = &mut self.peers[usize::from(node)];
+        if peer.alive {
+            peer.heartbeat_now = true;
+            self.mark_ready(node);
         }
     }
 

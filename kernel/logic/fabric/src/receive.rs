@@ -43,9 +43,14 @@ impl Fabric {
                 let key = (header.src, header.epoch, false);
                 self.unformed()?;
                 self.forming.roster(&mut self.io, key, roster)?;
+                self.scan_ns = self.io.now_ns; // our consent may be due
             }
             Body::Commit(roster) => {
                 let key = (header.src, header.epoch, true);
+                if self.links.as_ref().is_some_and(|l| l.is_of_leader(header)) {
+                    self.greet_leader(); // it has not heard us yet
+                    return Ok(());
+                }
                 self.unformed()?;
                 if self.forming.roster(&mut self.io, key, roster)? {
                     self.form();
@@ -104,6 +109,7 @@ impl Fabric {
         peer.graces = 0;
         peer.confirmed = true;
         peer.status = Status { free_frames: header.free_frames, masters: header.masters };
+        self.last_heard = Some(NodeId(node));
         Ok(node)
     }
 

@@ -4,6 +4,7 @@
 use crate::sender::{ROWS, row};
 use addr::{PAGE_SIZE, PageBytes};
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 use wire::{ETHERNET_BYTES, Message, PAGE_OFFSET};
 
@@ -84,12 +85,20 @@ pub(crate) struct Receiver {
     awaited: u32,
     /// Bit i: `awaited + i` has come; bit 0 never is set.
     received: u64,
-    partial: Box<[Partial; ROWS]>,
+    /// Rows for pages in parts; none before the first.
+    partial: Box<[Partial]>,
 }
 
 impl Receiver {
     pub(crate) fn new() -> Receiver {
-        Receiver { awaited: 0, received: 0, partial: Box::new([Partial::default(); ROWS]) }
+        Receiver { awaited: 0, received: 0, partial: Box::default() }
+    }
+
+    /// Takes the memory for pages in parts, if it has not.
+    pub(crate) fn open(&mut self) {
+        if self.partial.is_empty() {
+            self.partial = vec![Partial::default(); ROWS].into_boxed_slice();
+        }
     }
 
     pub(crate) fn state(&self) -> (u32, u64) {
@@ -142,6 +151,7 @@ impl Receiver {
         plan: Plan,
         pool: &mut Pool,
     ) -> Verdict {
+        self.open();
         let (start, len) = plan.slice(m.part);
         let partial = &mut self.partial[row(m.sequence.wrapping_sub(u32::from(m.part)))];
         let bit = 1 << m.part;

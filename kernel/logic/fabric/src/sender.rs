@@ -9,6 +9,7 @@
 use crate::fifo::Fifo;
 use addr::Frame;
 use alloc::boxed::Box;
+use alloc::vec;
 use wire::BODY_BYTES;
 
 /// Most sequence numbers in flight on one channel. Below 64, so that a part
@@ -17,7 +18,7 @@ use wire::BODY_BYTES;
 pub(crate) const WINDOW_MAX: u8 = 60;
 /// Least window: one page in its parts.
 pub(crate) const WINDOW_MIN: u8 = 4;
-/// Rows of the tables indexed by sequence number.
+/// Rows of a receiver's table, indexed by sequence number.
 pub(crate) const ROWS: usize = 64;
 /// Patient messages that wait at once; one more takes them all along.
 const PATIENT_MAX: usize = 15;
@@ -83,8 +84,14 @@ pub(crate) struct Sender {
     /// How many of them, at the end of the queue, wait for a frame to travel
     /// with.
     patient: usize,
-    flight: Box<[Flight; ROWS]>,
-    units: Box<[Unit; ROWS]>,
+    /// Both tables have a power of two of rows, indexed by sequence number:
+    /// the window and a page's parts more, so that a part still in flight
+    /// never shares its row with a later one although `base` may have passed
+    /// the page's first. None before the first message.
+    flight: Box<[Flight]>,
+    units: Box<[Unit]>,
+    /// Largest window the peer may grant.
+    window: u8,
     /// Lowest not acknowledged.
     base: u32,
     /// One past the highest ever sent.
@@ -99,26 +106,44 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub(crate) fn new(queue: u16, window: u8) -> Self {
-        let flight = Flight { body: [0; BODY_BYTES], page: None, left: 0 };
-        let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
+        let window = window.min(WINDOW_MAX);
         Sender {
-            waiting: Fifo::new(usize::from(queue)),
+            waiting: Fifo::empty(usize::from(queue)),
             patient: 0,
-            flight: Box::new([flight; ROWS]),
-            units: Box::new([unit; ROWS]),
+            flight: Box::default(),
+            units: Box::default(),
+            window,
             base: 0,
             sent: 0,
             next: 0,
-            limit: u32::from(window.min(WINDOW_MAX)),
+            limit: u32::from(window),
             acked: 0,
             due: 0,
         }
+    }
+
+    /// Takes the memory for messages, if it has not. A node of a small cluster
+    /// does so at start, one of a large cluster when it first sends to a peer.
+    pub(crate) fn open(&mut self) {
+        if self.units.is_empty() {
+            let rows = usize::from(self.window + WINDOW_MIN).next_power_of_two();
+            let flight = Flight { body: [0; BODY_BYTES], page: None, left: 0 };
+            let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
+            self.flight = vec![flight; rows].into_boxed_slice();
+            self.units = vec![unit; rows].into_boxed_slice();
+            self.waiting.reserve();
+        }
+    }
+
+    fn row(&self, sequence: u32) -> usize {
+        sequence as usize & (self.units.len() - 1)
     }
 
     /// Queues a message; `false` when full. A patient one waits for another
     /// that is not, for [`Sender::hurry`], or until there are many of them.
     #[must_use]
     pub(crate) fn push(&mut self, message: Waiting, patient: bool) -> bool {
+        self.open();
         let taken = self.waiting.push(message);
         if taken {
             self.patient = if patient && self.patient < PATIENT_MAX { self.patient + 1 } else { 0 };
@@ -168,11 +193,13 @@ impl Sender {
         self.patient = self.patient.min(self.waiting.len());
         let parts = if message.page.is_some() { plan_parts } else { 0 };
         let left = parts.max(1);
-        let flight = &mut self.flight[row(self.next)];
+        let at = self.row(self.next);
+        let flight = &mut self.flight[at];
         assert!(flight.left == 0, "two messages in one row");
         *flight = Flight { body: message.body, page: message.page, left };
         for part in 0..left {
-            self.units[row(self.next)] = Unit { sent_ns: 0, part, parts, tries: 0 };
+            let at = self.row(self.next);
+            self.units[at] = Unit { sent_ns: 0, part, parts, tries: 0 };
             self.due |= 1 << self.next.wrapping_sub(self.base);
             self.next = self.next.wrapping_add(1);
         }
@@ -185,8 +212,8 @@ impl Sender {
             self.admit(plan_parts)?;
         }
         let sequence = self.base.wrapping_add(self.due.trailing_zeros());
-        let unit = self.units[row(sequence)];
-        let flight = &self.flight[row(sequence.wrapping_sub(u32::from(unit.part)))];
+        let unit = self.units[self.row(sequence)];
+        let flight = &self.flight[self.row(sequence.wrapping_sub(u32::from(unit.part)))];
         let Flight { body, page, .. } = flight;
         Some(Due { sequence, part: unit.part, parts: unit.parts, body, page: *page })
     }
@@ -195,7 +222,8 @@ impl Sender {
     pub(crate) fn took(&mut self, sequence: u32, now_ns: u64) {
         let offset = sequence.wrapping_sub(self.base);
         self.due &= !(1 << offset);
-        let unit = &mut self.units[row(sequence)];
+        let at = self.row(sequence);
+        let unit = &mut self.units[at];
         unit.sent_ns = now_ns;
         unit.tries = unit.tries.saturating_add(1);
         if offset >= self.sent.wrapping_sub(self.base) {
@@ -226,7 +254,7 @@ impl Sender {
         if delta > span {
             return Acked::default(); // older than what is known, or not ours
         }
-        let limit = awaited.wrapping_add(u32::from(window.min(WINDOW_MAX)));
+        let limit = awaited.wrapping_add(u32::from(window.min(self.window)));
         if (limit.wrapping_sub(self.limit) as i32) > 0 {
             self.limit = limit;
         }
@@ -240,11 +268,12 @@ impl Sender {
         while new != 0 {
             let sequence = self.base.wrapping_add(new.trailing_zeros());
             new &= new - 1;
-            let unit = self.units[row(sequence)];
+            let unit = self.units[self.row(sequence)];
             if unit.tries == 1 {
                 outcome.rtt = Some(now_ns.saturating_sub(unit.sent_ns));
             }
-            let flight = &mut self.flight[row(sequence.wrapping_sub(u32::from(unit.part)))];
+            let at = self.row(sequence.wrapping_sub(u32::from(unit.part)));
+            let flight = &mut self.flight[at];
             flight.left -= 1;
             if flight.left == 0
                 && let Some(frame) = flight.page.take()
@@ -270,7 +299,7 @@ impl Sender {
         while gaps != 0 {
             let bit = gaps.trailing_zeros();
             gaps &= gaps - 1;
-            let unit = &self.units[row(self.base.wrapping_add(bit))];
+            let unit = &self.units[self.row(self.base.wrapping_add(bit))];
             if unit.tries == 1 || now_ns.saturating_sub(unit.sent_ns) >= patience {
                 self.due |= 1 << bit;
                 lost += 1;
@@ -287,7 +316,7 @@ impl Sender {
         while open != 0 {
             let bit = open.trailing_zeros();
             open &= open - 1;
-            let at = self.units[row(self.base.wrapping_add(bit))].sent_ns + timeout_ns;
+            let at = self.units[self.row(self.base.wrapping_add(bit))].sent_ns + timeout_ns;
             if at <= now_ns {
                 self.due |= 1 << bit;
                 lost += 1;

@@ -77,38 +77,89 @@ impl Fabric {
         }
     }
 
+    /// Looks at the peers that this node keeps in touch with, and at those
+    /// whose answer it waits for.
     fn scan_peers(&mut self) {
         let now = self.io.now_ns;
         let config = self.io.config;
         let mut next = u64::MAX;
-        let mut commits = false;
-        for node in 0..config.nodes {
-            let links = self.links.as_mut().expect("the membership has formed");
-            let peer = &mut links.peers[usize::from(node)];
-            if !peer.alive {
-                continue;
-            }
-            let dead_ns = peer.heard_ns.saturating_add(config.dead_after_ns);
-            if dead_ns <= now {
-                self.lose(node);
-                continue;
-            }
-            let again = peer.expire(&mut self.io);
-            let silent = peer.sent_ns.saturating_add(config.heartbeat_ns) <= now;
-            peer.heartbeat_now |= silent;
-            commits |= !peer.confirmed && links.me == 0;
-            next = next.min(peer.next_ns(&config));
-            if again || silent {
-                links.mark_ready(node);
+        let links = self.links.as_mut().expect("the membership has formed");
+        let (watched, armed) = (links.watched.len(), links.armed.len());
+        for i in 0..watched {
+            let node = self.links.as_ref().expect("as above").watched[i];
+            next = next.min(self.scan_peer(node, true));
+        }
+        for _ in 0..armed {
+            let links = self.links.as_mut().expect("as above");
+            let node = links.armed.pop().expect("counted above");
+            links.peers[usize::from(node)].in_armed = false;
+            if links.peers[usize::from(node)].rto_ns.is_some() {
+                next = next.min(self.scan_peer(node, false));
+                let links = self.links.as_mut().expect("as above");
+                let peer = &mut links.peers[usize::from(node)];
+                if peer.rto_ns.is_some() && links.armed.push(node) {
+                    peer.in_armed = true;
+                }
             }
         }
-        if commits {
+        let links = self.links.as_mut().expect("as above");
+        if links.me == 0 && links.unconfirmed() {
+            if links.commit_ns <= now {
+                self.send_commits();
+            }
             next = next.min(now + config.hello_ns);
-            self.send_commits();
+        }
+        if config.is_large() {
+            next = next.min(self.spread());
+            let links = self.links.as_mut().expect("as above");
+            if links.greet_ns.is_some_and(|at| at <= now) {
+                links.greet_ns = None;
+                links.greet(addr::NodeId::LEADER.0);
+            }
+            next = next.min(links.greet_ns.unwrap_or(u64::MAX));
         }
         // A look at least every half heartbeat, so that an absence shows.
         let half = now + config.heartbeat_ns / 2;
         self.scan_ns = if next == u64::MAX { u64::MAX } else { next.min(half) };
+    }
+
+    /// Looks at one peer's timers; when the next of them runs out.
+    fn scan_peer(&mut self, node: u16, watched: bool) -> u64 {
+        let now = self.io.now_ns;
+        let config = self.io.config;
+        let links = self.links.as_mut().expect("the membership has formed");
+        let peer = &mut links.peers[usize::from(node)];
+        if !peer.alive {
+            return u64::MAX;
+        }
+        if peer.heard_ns.saturating_add(config.dead_after_ns) <= now {
+            self.lose(node);
+            return u64::MAX;
+        }
+        let again = peer.expire(&mut self.io);
+        let silent = watched && peer.sent_ns.saturating_add(config.heartbeat_ns) <= now;
+        peer.heartbeat_now |= silent;
+        let next = peer.next_ns(&config, watched);
+        if again || silent {
+            links.mark_ready(node);
+        }
+        next
+    }
+
+    /// Tells one more peer of this node, each time another, so that news of
+    /// free frames go beyond the neighbours; when the next is due.
+    fn spread(&mut self) -> u64 {
+        let now = self.io.now_ns;
+        let heartbeat_ns = self.io.config.heartbeat_ns;
+        let links = self.links.as_mut().expect("the membership has formed");
+        let (distance, due) = links.rumour;
+        if due > now {
+            return due;
+        }
+        let nodes = links.peers.len() as u16;
+        links.rumour = (distance % (nodes - 1) + 1, now + heartbeat_ns);
+        links.greet((links.me + links.rumour.0) % nodes);
+        links.rumour.1
     }
 
     /// Fences a silent peer.

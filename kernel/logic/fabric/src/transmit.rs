@@ -34,7 +34,9 @@ impl Fabric {
             links.peers[usize::from(node)].in_ready = false;
             let transmit = self.peer_frame(node, header);
             let links = self.links.as_mut()?;
-            if links.peers[usize::from(node)].wants(links.plan) {
+            // A cluster that ends sends no more, whatever is still wanted.
+            let going_on = self.stopping == Stopping::No;
+            if going_on && links.peers[usize::from(node)].wants(links.plan) {
                 links.mark_ready(node);
             }
             links.trim_acks();
@@ -108,6 +110,7 @@ impl Fabric {
         };
         peer.sent(now);
         self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));
+        links.mark_armed(node, now);
         self.io.counters.frames_out[kind.index()] += 1;
         Some(Transmit { header_len, page })
     }

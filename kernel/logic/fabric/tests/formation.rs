@@ -56,6 +56,70 @@ fn nodes_find_each_other_quickly() {
     }
 }
 
+/// A sign of life that was due when the cluster was stopped is not sent any
+/// more, and not waited for.
+#[test]
+fn a_stop_overtakes_a_heartbeat() {
+    let mut sim = Sim::new(1, FAIR, (0..2).map(|n| config(n, 2)).collect());
+    sim.until(200 * MS, formed);
+    sim.run(300 * MS);
+    let now = sim.now;
+    let fabric = &mut sim.nodes[0].fabric;
+    let mut buf = [0; 256];
+    while fabric.poll_transmit(now, &mut buf).is_some() {}
+    fabric.handle_timeout(now + 90 * MS);
+    fabric.handle_timeout(now + 180 * MS);
+    fabric.stop(now + 180 * MS, StopReason::PowerOff);
+    let mut kinds = Vec::new();
+    while let Some(t) = fabric.poll_transmit(now + 180 * MS, &mut buf) {
+        kinds.push(wire::Packet::parse(&buf[..t.header_len]).unwrap().header.kind);
+    }
+    assert_eq!(kinds, [fabric::Kind::Stop]);
+}
+
+/// In a large cluster no node tells every other something at every turn.
+#[test]
+fn a_large_cluster_forms_and_watches_its_neighbours() {
+    let nodes = 72;
+    let mut sim = Sim::new(3, FAIR, (0..nodes).map(|n| config(n, nodes as u16)).collect());
+    sim.until(2_000 * MS, formed);
+    agree(&sim);
+    let rosters = |n: &common::Node| {
+        let out = &n.fabric.counters().frames_out;
+        out[fabric::Kind::Propose.index()] + out[fabric::Kind::Commit.index()]
+    };
+    // Two entries of the roster for each node of the cluster, not for each two.
+    assert!(rosters(&sim.nodes[0]) < 40, "{}", rosters(&sim.nodes[0]));
+    sim.run(500 * MS);
+    let beats = |n: &common::Node| n.fabric.counters().frames_out[fabric::Kind::Heartbeat.index()];
+    let before: Vec<u64> = sim.nodes.iter().map(beats).collect();
+    sim.run(1_000 * MS);
+    for (node, before) in sim.nodes.iter().zip(before) {
+        let sent = beats(node) - before;
+        assert!((100..240).contains(&sent), "{sent} heartbeats in a second");
+    }
+    // A loss is noticed by the neighbours, and by who waits for an answer.
+    sim.nodes[40].on = false;
+    let body = common::body(1, Channel::Request, false);
+    let ask = fabric::Outgoing {
+        to: NodeId(40),
+        channel: Channel::Request,
+        body,
+        page: None,
+        patient: false,
+    };
+    let now = sim.now;
+    sim.nodes[2].fabric.send(now, ask).unwrap();
+    sim.run(3_600 * MS);
+    let misses = |n: &common::Node| {
+        n.events.iter().any(|e| matches!(e, Event::PeerLost { node: NodeId(40), .. }))
+    };
+    let who: Vec<usize> = (0..nodes).filter(|&n| misses(&sim.nodes[n])).collect();
+    let mut expected = vec![2];
+    expected.extend((32..49).filter(|&n| n != 40));
+    assert_eq!(who, expected);
+}
+
 #[test]
 fn formation_survives_loss() {
     let terrible = Weather { loss: 400, double: 100, delay_ns: MS, jitter_ns: 20 * MS };

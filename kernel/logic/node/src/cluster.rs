@@ -35,13 +35,14 @@ pub struct Cluster {
     pub(crate) actor: Actor,
     hold: Hold,
     fatal: Option<Fatal>,
+    /// [`Cluster::learn_rooms`] has been called.
+    pub(crate) rooms_known: bool,
 }
 
 /// The part of [`Cluster`] and the memory that take messages from the fabric.
 struct Inbox<'a, M> {
     cluster: &'a mut Cluster,
     memory: &'a mut M,
-    from: Option<NodeId>,
 }
 
 impl<M: HostMemory> Sink for Inbox<'_, M> {
@@ -52,7 +53,6 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
         body: &[u8; wire::BODY_BYTES],
         page: Option<&PageBytes>,
     ) {
-        self.from = Some(from);
         if let Some(control) = Control::from_bytes(body) {
             self.cluster.actor.control(&mut self.cluster.outbox, from, control);
             return;
@@ -100,6 +100,7 @@ impl Cluster {
             actor: Actor::default(),
             hold: Hold::new(u64::from(me.0)),
             fatal: None,
+            rooms_known: false,
         })
     }
 
@@ -153,9 +154,9 @@ impl Cluster {
         bytes: &[u8],
         memory: &mut impl HostMemory,
     ) {
-        let mut inbox = Inbox { cluster: self, memory, from: None };
+        let mut inbox = Inbox { cluster: self, memory };
         fabric.handle_frame(now_ns, bytes, &mut inbox);
-        if let Some(from) = inbox.from
+        if let Some(from) = fabric.take_heard()
             && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
         {
             self.outbox.rooms.set(from, free_frames);
@@ -183,13 +184,14 @@ impl Cluster {
         fabric.set_status(status);
     }
 
-    /// Refreshes what is known of every node's room; for rare ticks.
-    pub(crate) fn refresh_rooms(&mut self, fabric: &Fabric) {
+    /// Takes over what the fabric knows of every node's room at start.
+    pub(crate) fn learn_rooms(&mut self, fabric: &Fabric) {
         for node in (0..self.coherence.layout().nodes() as u16).map(NodeId) {
-            if let Some(status) = fabric.peer_status(node) {
+            if let Some(status) = fabric.peer_status(node).filter(|_| node != self.me) {
                 self.outbox.rooms.set(node, status.free_frames);
             }
         }
+        self.rooms_known = true;
     }
 
     /// Asks for a page; see [`Coherence::access`].

@@ -52,11 +52,7 @@ pub struct Node {
     serving_since: u64,
     /// The eviction whose duration is being measured.
     eviction: Option<(Gfn, u64)>,
-    next_tick_ns: u64,
 }
-
-/// How often [`Node::tick`] looks at what only changes slowly.
-const TICK_NS: u64 = 10_000_000;
 
 impl Node {
     /// A node that looks for its cluster.
@@ -69,7 +65,6 @@ impl Node {
             clock,
             serving_since: 0,
             eviction: None,
-            next_tick_ns: 0,
         }
     }
 
@@ -139,17 +134,14 @@ impl Node {
             self.fabric.handle_timeout(now_ns);
         }
         let Some(cluster) = &mut self.cluster else { return };
+        if !cluster.rooms_known {
+            cluster.learn_rooms(&self.fabric);
+        }
         if cluster.acting() {
             cluster.act(memory);
         }
         cluster.balance(memory);
         self.measure_eviction(tsc);
-        if now_ns >= self.next_tick_ns {
-            self.next_tick_ns = now_ns + TICK_NS;
-            if let Some(cluster) = &mut self.cluster {
-                cluster.refresh_rooms(&self.fabric);
-            }
-        }
     }
 
     /// Times one eviction at a time, from its start to the home's last word.

@@ -4,16 +4,20 @@ use super::may_lead;
 use super::{Forming, Phase, rank, sound};
 use crate::Drop;
 use crate::io::{Control, Io};
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use wire::{Accept, Mac, Roster};
+
+/// Time in which a node takes in one short frame, with room to spare.
+pub(crate) const TAKE_NS: u64 = 4_000;
 
 impl Forming {
     /// Proposes, when all are here and none would rather lead.
     pub(super) fn try_propose(&mut self, io: &mut Io) {
-        let best = self.candidates.iter().all(|c| rank(&self.me, &c.entry) == Ordering::Less);
         let seeking = self.phase == Phase::Seeking && io.now_ns >= self.double_until_ns;
         let all = self.known() == io.config.nodes;
-        if !best || !seeking || !all || !may_lead(&self.me, io) {
+        let best = || self.candidates.iter().all(|c| rank(&self.me, &c.entry) == Ordering::Less);
+        if !seeking || !all || !may_lead(&self.me, io) || !best() {
             return;
         }
         self.attempts += 1;
@@ -30,9 +34,9 @@ impl Forming {
 
     /// Sends the proposal to all who have not accepted it.
     pub(super) fn send_roster(&self, io: &mut Io) {
-        for c in self.candidates.iter().filter(|c| !c.accepted) {
-            io.control(Control::Roster { to: c.entry.mac, commit: false, first: 0 });
-        }
+        let missing = self.candidates.iter().filter(|c| !c.accepted);
+        let missing: Vec<Mac> = missing.map(|c| c.entry.mac).collect();
+        io.rosters(&missing, false);
     }
 
     /// Takes consent to our proposal; see [`Forming::agreed`].
@@ -90,10 +94,18 @@ impl Forming {
         if commit {
             return Ok(true);
         }
-        if self.phase == Phase::Seeking {
+        let first = self.phase == Phase::Seeking;
+        if first {
             self.phase = Phase::Accepted { since_ns: io.now_ns };
         }
-        io.control(Control::Accept { to: src, epoch });
+        if io.config.is_large() {
+            // All at once would be more than the proposer can take in.
+            let spread = u64::from(io.config.nodes) * TAKE_NS;
+            let at = io.now_ns + io.rng.next() % spread;
+            self.accept_ns.get_or_insert(at);
+        } else {
+            io.control(Control::Accept { to: src, epoch });
+        }
         Ok(false)
     }
 
