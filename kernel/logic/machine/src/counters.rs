@@ -64,7 +64,7 @@ macro_rules! kinds {
         }
         impl Kind {
             /// All kinds, in the order of [`Counters::exits`].
-            pub const ALL: [Kind; 16] = [$(Kind::$name),*];
+            pub const ALL: [Kind; 17] = [$(Kind::$name),*];
             /// Short name for reports.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -91,6 +91,7 @@ kinds! {
     Undefined 13 "undefined"
     Ignore 14 "ignored"
     Invalid 15 "invalid state"
+    WriteCr8 16 "mov cr8"
 }
 
 impl Kind {
@@ -107,6 +108,7 @@ impl Kind {
             Exit::InterruptWindow => Kind::InterruptWindow,
             Exit::Shutdown => Kind::Shutdown,
             Exit::Xsetbv => Kind::Xsetbv,
+            Exit::WriteCr8 => Kind::WriteCr8,
             Exit::Hypercall => Kind::Hypercall,
             Exit::CacheControl => Kind::CacheControl,
             Exit::Undefined => Kind::Undefined,
@@ -121,7 +123,7 @@ impl Kind {
 pub struct Counters {
     /// Exits by [`Kind`]; an exit that is handled again after Pending counts
     /// again.
-    pub exits: [u64; 16],
+    pub exits: [u64; 17],
     /// Exits that ended in Pending.
     pub pending: u64,
     /// Instructions emulated for device memory.
@@ -142,7 +144,7 @@ pub struct Counters {
 impl Counters {
     pub(crate) const fn new() -> Counters {
         Counters {
-            exits: [0; 16],
+            exits: [0; 17],
             pending: 0,
             emulated: 0,
             injected: 0,

@@ -34,8 +34,8 @@ pub(crate) struct Cpu {
     /// Until this time of the machine an entry has nothing to do: nothing waits
     /// for the processor and nothing is due. 0 when something has changed.
     pub(crate) calm_until: u64,
-    /// Device-memory exits in a row that made no progress.
-    pub(crate) stalls: u32,
+    /// How often in a row an access that is not emulated was tried again.
+    pub(crate) retries: u32,
 }
 
 impl Cpu {
@@ -54,7 +54,7 @@ impl Cpu {
             tpr: 0,
             replay: None,
             calm_until: 0,
-            stalls: 0,
+            retries: 0,
         }
     }
 }

@@ -6,11 +6,12 @@
 //! done twice.
 
 use crate::cpuid::CR4_OSXSAVE;
+use crate::emulate::Step;
 use crate::state::RunState;
 use crate::stop::{Death, Stop};
 use crate::{Context, Machine, Outcome, fetch};
 use addr::{Access, GuestPhys};
-use vcpu::{Exit, IoExit, RAX, RBX, RCX, RDX, RFLAGS_IF};
+use vcpu::{Exit, IoExit, RAX, RBX, RCX, RDX, RFLAGS_IF, RFLAGS_TF};
 
 impl Machine {
     /// Handles an exit; an `Err` has changed nothing that handling it again
@@ -28,6 +29,7 @@ impl Machine {
             Exit::HostInterrupt | Exit::InterruptWindow | Exit::Ignore => Ok(Outcome::Resume),
             Exit::Shutdown => Ok(Outcome::Dead(Death::TripleFault)),
             Exit::Xsetbv => self.exit_xsetbv(at),
+            Exit::WriteCr8 => self.exit_write_cr8(at),
             Exit::Hypercall => Ok(Outcome::Hypercall),
             Exit::CacheControl => {
                 let next = self.next_rip(at)?;
@@ -119,12 +121,31 @@ impl Machine {
         Ok(Outcome::Resume)
     }
 
+    fn exit_write_cr8(&mut self, at: &mut Context<'_>) -> Result<Outcome, Stop> {
+        let step = Step::fetch(at)?;
+        let Some(value) = step.to_cr8() else {
+            // Another processor changed the code: the guest runs it anew.
+            return Ok(Outcome::Resume);
+        };
+        if value > 0xF || at.vcpu.system().cpl != 0 {
+            return Err(Stop::PROTECTION);
+        }
+        at.vcpu.set_tpr(value as u8);
+        let tpr = at.vcpu.tpr();
+        let cpu = &mut self.cpus[at.cpu];
+        cpu.tpr = tpr;
+        cpu.lapic.set_cr8(value as u8);
+        at.vcpu.advance(step.next_rip());
+        Ok(Outcome::Resume)
+    }
+
     fn exit_hlt(&mut self, at: &mut Context<'_>) -> Result<Outcome, Stop> {
         let next = self.next_rip(at)?;
         let registers = at.vcpu.registers();
         let (rip, rflags) = (registers.rip, registers.rflags);
         at.vcpu.advance(next);
-        if self.has_wake(at.cpu, rflags) {
+        // The trap of a single step is taken at once.
+        if self.has_wake(at.cpu, rflags) || rflags & RFLAGS_TF != 0 {
             return Ok(Outcome::Resume);
         }
         if rflags & RFLAGS_IF == 0 && self.cpus.len() == 1 && !self.has_nmi_source() {

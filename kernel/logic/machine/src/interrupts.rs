@@ -173,11 +173,12 @@ impl Machine {
             self.counters.injected += 1;
             vcpu.inject(Event::Interrupt(vector));
         }
-        let waiting = self.cpus[cpu].nmi || self.has_interrupt(cpu);
+        let waiting = self.has_interrupt(cpu);
         match self.class_below_cr8(cpu) {
             Some(class) if !waiting => vcpu.request_window_above(class),
             _ => vcpu.request_window(waiting),
         }
+        vcpu.request_nmi_window(self.cpus[cpu].nmi);
     }
 
     /// Priority class of the highest interrupt that CR8 holds back. The guest

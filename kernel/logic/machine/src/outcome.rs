@@ -1,15 +1,12 @@
 //! From the end of an exit's handling to what the caller is to do.
 
 use crate::stop::{Death, Stop};
-use crate::{Context, Machine, fetch};
+use crate::{Context, Machine};
 use addr::{Access, Gfn};
 
-/// Exits for device memory in a row, without progress, after which a guest
-/// counts as dead. A guest that handles its #GP makes progress.
-const STALLS_MAX: u32 = 10_000;
-/// Such exits that are only tried again: another processor may have changed
-/// the translation meanwhile.
-const STALLS_RETRIED: u32 = 4;
+/// Exits in a row for an access that is not emulated, which are only tried
+/// again: another processor may have changed the translation meanwhile.
+const RETRIES: u32 = 4;
 
 /// What became of an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +44,7 @@ impl Machine {
     pub(crate) fn settle(&mut self, cpu: usize, progress: bool) {
         self.cpus[cpu].replay = None;
         if progress {
-            self.cpus[cpu].stalls = 0;
+            self.cpus[cpu].retries = 0;
         }
     }
 
@@ -77,22 +74,17 @@ impl Machine {
     /// An instruction at which device memory was touched, but which the
     /// machine does not emulate. It may be that another processor changed
     /// the mapping meanwhile: the first few times it is tried again. Then it
-    /// raises #GP, as some processors do for a wrong type of memory; only a
-    /// guest that makes no progress with that is dead.
+    /// raises #GP, as some processors do for a wrong type of memory. What the
+    /// guest makes of that is its own affair: one that cannot handle it ends
+    /// by a triple fault.
     fn unemulatable(&mut self, at: &mut Context<'_>) -> Outcome {
         let cpu = &mut self.cpus[at.cpu];
-        cpu.stalls = cpu.stalls.saturating_add(1);
-        let rip = at.vcpu.registers().rip;
-        if cpu.stalls <= STALLS_RETRIED {
+        cpu.retries += 1;
+        if cpu.retries <= RETRIES {
             return Outcome::Resume;
         }
-        self.counters.unemulatable.count(rip);
-        if cpu.stalls > STALLS_MAX {
-            let system = at.vcpu.system();
-            let code = fetch::Code::fetch(at.memory, at.vcpu.registers(), &system);
-            let bytes = code.map_or([0; 15], |code| code.bytes);
-            return Outcome::Dead(Death::Unemulatable { rip, bytes });
-        }
+        cpu.retries = 0;
+        self.counters.unemulatable.count(at.vcpu.registers().rip);
         self.counters.injected += 1;
         at.vcpu.inject(vcpu::Event::GENERAL_PROTECTION);
         Outcome::Resume

@@ -12,14 +12,6 @@ pub enum Death {
     TripleFault,
     /// The hardware refused the processor's state; the vendor's code.
     RefusedState(u64),
-    /// The guest touches device memory over and over with an instruction
-    /// that the machine does not emulate, and does not handle the #GP it gets.
-    Unemulatable {
-        /// Where the instruction is.
-        rip: u64,
-        /// Its first bytes, zeroes after its end.
-        bytes: [u8; 15],
-    },
     /// HLT with interrupts off on the only processor, and no NMI source.
     HaltedForEver {
         /// Where the HLT is.
@@ -38,10 +30,6 @@ impl core::fmt::Display for Death {
             Death::TripleFault => f.write_str("triple fault"),
             Death::RefusedState(code) => {
                 write!(f, "the processor refused the guest's state (code {code:#x})")
-            }
-            Death::Unemulatable { rip, bytes } => {
-                write!(f, "device memory access at {rip:#x} that is not emulated:")?;
-                bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
             }
             Death::HaltedForEver { rip } => {
                 write!(f, "halted at {rip:#x} with interrupts off; nothing can wake it")

@@ -250,6 +250,38 @@ fn an_interrupt_below_cr8_waits_for_it() {
 }
 
 #[test]
+fn a_move_to_cr8_that_exits_is_done() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00);
+    g.vcpu.registers.gpr[8] = 7;
+    g.code(&[0x45, 0x0F, 0x22, 0xC0]); // MOV CR8, R8
+    let rip = g.vcpu.registers.rip;
+    assert_eq!(g.exit(Exit::WriteCr8), Outcome::Resume);
+    assert_eq!((g.vcpu.tpr, g.rdmsr(0x808), g.vcpu.registers.rip), (7, Some(0x70), rip + 4 + 2));
+    g.vcpu.registers.gpr[8] = 16;
+    g.code(&[0x45, 0x0F, 0x22, 0xC0]);
+    g.exit(Exit::WriteCr8);
+    assert_eq!((g.vcpu.injected, g.vcpu.tpr), (Some(Event::GENERAL_PROTECTION), 7));
+}
+
+#[test]
+fn an_nmi_that_is_blocked_asks_for_a_window_of_its_own() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00);
+    g.vcpu.registers.rflags |= vcpu::RFLAGS_IF;
+    g.vcpu.nmi_blocked = true;
+    g.wrmsr(0x830, 4 << 8); // NMI to itself
+    g.prepare();
+    let seen = (g.vcpu.injected, g.vcpu.nmi_window, g.vcpu.window);
+    assert_eq!(seen, (None, true, false), "a window for interrupts would open at once, and again");
+    g.vcpu.nmi_blocked = false;
+    g.prepare();
+    assert_eq!((g.vcpu.injected, g.vcpu.nmi_window), (Some(Event::Nmi), false));
+}
+
+#[test]
 fn the_console_interrupts_through_both_controllers() {
     let mut g = Guest::new(true);
     g.prepare();

@@ -23,6 +23,10 @@ pub struct FakeVcpu {
     pub tpr: u8,
     /// In an interrupt shadow.
     pub shadow: bool,
+    /// An NMI is in service.
+    pub nmi_blocked: bool,
+    /// Whether a window for an NMI was asked for.
+    pub nmi_window: bool,
     /// TSC offset.
     pub tsc_offset: u64,
     /// XCR0.
@@ -45,6 +49,8 @@ impl Default for FakeVcpu {
             window_above: None,
             tpr: 0,
             shadow: false,
+            nmi_blocked: false,
+            nmi_window: false,
             tsc_offset: 0,
             xcr0: 1,
             flushes: 0,
@@ -74,7 +80,11 @@ impl Vcpu for FakeVcpu {
     }
     fn advance(&mut self, next_rip: u64) {
         self.registers.rip = next_rip;
+        self.registers.rflags &= !super::RFLAGS_RF;
         self.shadow = false;
+        if self.registers.rflags & super::RFLAGS_TF != 0 {
+            self.injected = Some(Event::STEP);
+        }
     }
     fn inject(&mut self, event: Event) {
         self.injected = Some(event);
@@ -83,7 +93,10 @@ impl Vcpu for FakeVcpu {
         self.registers.rflags & super::RFLAGS_IF != 0 && !self.shadow && self.injected.is_none()
     }
     fn can_take_nmi(&self) -> bool {
-        self.injected.is_none()
+        self.injected.is_none() && !self.nmi_blocked
+    }
+    fn request_nmi_window(&mut self, wanted: bool) {
+        self.nmi_window = wanted;
     }
     fn request_window(&mut self, wanted: bool) {
         self.window = wanted;

@@ -48,6 +48,9 @@ pub enum Exit {
     Shutdown,
     /// XSETBV (ECX: register, EDX:EAX: value).
     Xsetbv,
+    /// MOV to CR8, not yet executed: a backend asks for it where lowering CR8
+    /// is what a window waits for ([`Vcpu::request_window_above`]).
+    WriteCr8,
     /// VMCALL or VMMCALL.
     Hypercall,
     /// INVD or WBINVD: to be skipped.
@@ -111,8 +114,12 @@ pub const RSI: usize = 6;
 /// Index of RDI.
 pub const RDI: usize = 7;
 
+/// RFLAGS.TF: a #DB comes behind each instruction.
+pub const RFLAGS_TF: u64 = 1 << 8;
 /// RFLAGS.IF.
 pub const RFLAGS_IF: u64 = 1 << 9;
+/// RFLAGS.RF: no #DB for a breakpoint at the next instruction.
+pub const RFLAGS_RF: u64 = 1 << 16;
 
 /// A segment register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -192,6 +199,8 @@ pub enum Event {
 }
 
 impl Event {
+    /// #DB, as of a single step.
+    pub const STEP: Event = Event::Exception { vector: 1, error: None };
     /// #UD.
     pub const UNDEFINED: Event = Event::Exception { vector: 6, error: None };
     /// #GP(0).
@@ -226,8 +235,10 @@ pub trait Vcpu {
     fn system(&self) -> SystemRegisters;
     /// Sets everything else (start-up, CR2 at an injected #PF, EFER).
     fn set_system(&mut self, system: &SystemRegisters);
-    /// Ends the instruction: `rip` becomes `next_rip`, and an interrupt shadow
-    /// left by STI or MOV SS ends with it.
+    /// Ends the instruction, as the processor ends one: `rip` becomes
+    /// `next_rip`, an interrupt shadow left by STI or MOV SS and RFLAGS.RF end
+    /// with it, and where RFLAGS.TF is set the trap of a single step is owed.
+    /// For a round of a REP `next_rip` is the instruction itself.
     fn advance(&mut self, next_rip: u64);
     /// Injects an event at the next run.
     fn inject(&mut self, event: Event);
@@ -245,6 +256,15 @@ pub trait Vcpu {
     fn request_window_above(&mut self, class: u8) {
         let _ = class;
         self.request_window(true);
+    }
+    /// Asks for (or stops asking for) [`Exit::InterruptWindow`] or any other
+    /// exit once an NMI could be injected; called after `request_window`,
+    /// which is for interrupts. A backend that has no such wish of its own
+    /// takes any window.
+    fn request_nmi_window(&mut self, wanted: bool) {
+        if wanted {
+            self.request_window(true);
+        }
     }
     /// The guest's CR8 where the processor keeps it: the local APIC's task
     /// priority, upper four bits. The guest changes it without an exit, so

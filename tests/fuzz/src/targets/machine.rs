@@ -91,6 +91,7 @@ fn step(guest: &mut Guest, input: &mut Input<'_>) -> bool {
                 Exit::Cpuid,
                 Exit::Hlt,
                 Exit::Xsetbv,
+                Exit::WriteCr8,
                 Exit::Hypercall,
                 Exit::CacheControl,
                 Exit::Undefined,

@@ -1,26 +1,30 @@
 //! Emulates instructions that touch device memory.
 //!
 //! The instruction is fetched and decoded ([`crate::fetch`]), its memory
-//! operand translated ([`crate::walk`]), the access done on the bus, and the
-//! result and flags computed ([`alu`]). Emulated are the moves and integer
+//! operands translated ([`crate::walk`]), the access done ([`access`]), and
+//! the result and flags computed ([`alu`]). Emulated are the moves and integer
 //! operations that compilers and operating systems use on device registers,
-//! and the string moves. Segment limits are not checked: where they matter
-//! the hardware has checked them before it came to the access. A single-step
-//! trap (RFLAGS.TF) comes one instruction late, and a locked operation is not
-//! atomic against other processors: devices have none that would notice.
+//! stack operations, and the string instructions. Segment limits are not
+//! checked: where they matter the hardware has checked them before it came to
+//! the access. A breakpoint on data is not met by an emulated access, and a
+//! locked operation is not atomic against other processors: devices have none
+//! that would notice.
 //!
 //! Anything else is [`Stop::Unemulatable`], and so is an instruction whose
 //! memory operand is RAM: it was not the cause of the exit.
 
 mod access;
 mod alu;
+mod exchange;
 mod operands;
+mod stack;
 mod strings;
 
 use crate::fetch::{self, Code};
 use crate::stop::Stop;
 use crate::walk::{Mmu, Use};
 use crate::{Context, Machine};
+use access::Place;
 use alu::{Binary, Unary};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use vcpu::{Registers, SystemRegisters};
@@ -46,7 +50,7 @@ impl Step {
         Ok(Step { instruction, registers, system, mmu, bitness: fetch::bitness(&system) })
     }
 
-    fn next_rip(&self) -> u64 {
+    pub(crate) fn next_rip(&self) -> u64 {
         let next = self.registers.rip.wrapping_add(self.instruction.len() as u64);
         fetch::wrap_rip(self.bitness, next)
     }
@@ -92,49 +96,53 @@ impl Machine {
             M::Not => self.unary(at, step, Unary::Not),
             M::Neg => self.unary(at, step, Unary::Neg),
             M::Xchg => self.exchange(at, step),
+            M::Xadd => self.exchange_add(at, step),
+            M::Cmpxchg => self.compare_exchange(at, step),
+            M::Push => self.push(at, step),
+            M::Pop => self.pop(at, step),
             M::Bt => self.bit(at, step, None),
             M::Bts => self.bit(at, step, Some(alu::BitChange::Set)),
             M::Btr => self.bit(at, step, Some(alu::BitChange::Reset)),
             M::Btc => self.bit(at, step, Some(alu::BitChange::Complement)),
-            _ => Err(Stop::Unemulatable),
+            _ => self.conditional(at, step),
         }
     }
 
-    /// The device operand of an instruction: address and size.
+    /// The device operand of an instruction.
     fn device_operand(
         &mut self,
         at: &mut Context<'_>,
         step: &Step,
         what: Use,
-    ) -> Result<(u64, usize), Stop> {
+    ) -> Result<Place, Stop> {
         let op = step.memory_operand()?;
         let size = step.instruction.memory_size().size();
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(Stop::Unemulatable);
         }
         let linear = step.linear(op)?;
-        Ok((self.device_address(at, &step.mmu, linear, size, what)?, size))
+        self.device_place(at, step, linear, size, what)
     }
 
     fn mov(&mut self, at: &mut Context<'_>, step: &mut Step) -> Result<(), Stop> {
         if step.memory_operand()? == 0 {
-            let (gpa, size) = self.device_operand(at, step, Use::Write)?;
+            let place = self.device_operand(at, step, Use::Write)?;
             let value = step.value(1)?;
-            self.write_device(at.cpu, gpa, size, value, at.now);
+            self.store(at, &place, value)
         } else {
-            let (gpa, size) = self.device_operand(at, step, Use::Read)?;
+            let place = self.device_operand(at, step, Use::Read)?;
             let target = step.target(0)?;
-            let value = self.read_once(at, gpa, size);
+            let value = self.load(at, &place)?;
             step.put(target, value);
+            Ok(())
         }
-        Ok(())
     }
 
     fn extend(&mut self, at: &mut Context<'_>, step: &mut Step, signed: bool) -> Result<(), Stop> {
-        let (gpa, size) = self.device_operand(at, step, Use::Read)?;
+        let place = self.device_operand(at, step, Use::Read)?;
         let target = step.target(0)?;
-        let value = self.read_once(at, gpa, size);
-        step.put(target, if signed { alu::sign_extend(value, size) } else { value });
+        let value = self.load(at, &place)?;
+        step.put(target, if signed { alu::sign_extend(value, place.size) } else { value });
         Ok(())
     }
 
@@ -147,18 +155,17 @@ impl Machine {
     ) -> Result<(), Stop> {
         let to_memory = step.memory_operand()? == 0;
         let what = if store && to_memory { Use::Write } else { Use::Read };
-        let (gpa, size) = self.device_operand(at, step, what)?;
+        let place = self.device_operand(at, step, what)?;
         let other = step.value(u32::from(to_memory))?;
         let target = if to_memory { None } else { Some(step.target(0)?) };
-        let value = self.read_once(at, gpa, size);
+        let value = self.load(at, &place)?;
         let (left, right) = if to_memory { (value, other) } else { (other, value) };
-        let flags = step.registers.rflags;
-        let (result, flags) = operation.apply(left, right, size, flags);
+        let (result, flags) = operation.apply(left, right, place.size, step.registers.rflags);
         step.registers.rflags = flags;
         match target {
             _ if !store => {}
             Some(target) => step.put(target, result),
-            None => self.write_device(at.cpu, gpa, size, result, at.now),
+            None => self.store(at, &place, result)?,
         }
         Ok(())
     }
@@ -169,22 +176,11 @@ impl Machine {
         step: &mut Step,
         operation: Unary,
     ) -> Result<(), Stop> {
-        let (gpa, size) = self.device_operand(at, step, Use::Write)?;
-        let value = self.read_once(at, gpa, size);
-        let (result, flags) = operation.apply(value, size, step.registers.rflags);
+        let place = self.device_operand(at, step, Use::Write)?;
+        let value = self.load(at, &place)?;
+        let (result, flags) = operation.apply(value, place.size, step.registers.rflags);
         step.registers.rflags = flags;
-        self.write_device(at.cpu, gpa, size, result, at.now);
-        Ok(())
-    }
-
-    fn exchange(&mut self, at: &mut Context<'_>, step: &mut Step) -> Result<(), Stop> {
-        let (gpa, size) = self.device_operand(at, step, Use::Write)?;
-        let register = 1 - step.memory_operand()?;
-        let (new, target) = (step.value(register)?, step.target(register)?);
-        let old = self.read_once(at, gpa, size);
-        self.write_device(at.cpu, gpa, size, new, at.now);
-        step.put(target, old);
-        Ok(())
+        self.store(at, &place, result)
     }
 
     /// BT and its kin. With the bit number in a register the operand is a
@@ -209,17 +205,19 @@ impl Machine {
             linear = step.wrap(linear.wrapping_add(units as u64));
         }
         let what = if change.is_some() { Use::Write } else { Use::Read };
-        let gpa = self.device_address(at, &step.mmu, linear, size, what)?;
-        let value = self.read_once(at, gpa, size);
+        let place = self.device_place(at, step, linear, size, what)?;
+        let value = self.load(at, &place)?;
         let bit = number & (bits - 1);
         step.registers.rflags = alu::with_carry(step.registers.rflags, value >> bit & 1 != 0);
-        if let Some(change) = change {
-            self.write_device(at.cpu, gpa, size, change.apply(value, bit), at.now);
+        match change {
+            Some(change) => self.store(at, &place, change.apply(value, bit)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 // The decoder builds its tables at first use, which takes an interpreter minutes.
+#[cfg(all(test, not(miri)))]
+mod operand_tests;
 #[cfg(all(test, not(miri)))]
 mod tests;

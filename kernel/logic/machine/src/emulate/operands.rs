@@ -3,7 +3,8 @@
 use super::Step;
 use crate::bus::ones;
 use crate::stop::Stop;
-use iced_x86::{OpKind, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
+use vcpu::RAX;
 
 /// Bits of the 64 a register operand covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,12 +44,24 @@ impl Step {
         };
     }
 
+    /// Writes AL, AX, EAX or RAX.
+    pub(super) fn put_accumulator(&mut self, size: usize, value: u64) {
+        self.put(Target { index: RAX, size, high: false }, value);
+    }
+
     /// The register that operand `op` is.
     pub(super) fn target(&self, op: u32) -> Result<Target, Stop> {
         if self.instruction.op_kind(op) != OpKind::Register {
             return Err(Stop::Unemulatable);
         }
         general(self.instruction.op_register(op)).ok_or(Stop::Unemulatable)
+    }
+
+    /// What the instruction moves to CR8; `None` if it does not.
+    pub(crate) fn to_cr8(&self) -> Option<u64> {
+        let i = &self.instruction;
+        let is_cr8 = i.mnemonic() == Mnemonic::Mov && i.op0_register() == Register::CR8;
+        is_cr8.then(|| self.value(1).ok()).flatten()
     }
 
     /// The value of a register or immediate operand. A segment register

@@ -1,20 +1,25 @@
-//! String instructions: MOVS, STOS, LODS, INS and OUTS, with REP.
+//! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS and OUTS, with REP.
 //!
 //! Each element is a point of progress: after it RCX, RSI and RDI are
 //! written back, so that an exit that becomes Pending, or a long REP cut into
 //! several exits, goes on where it was.
 
 use super::Step;
+use super::access::Place;
+use super::alu::Binary;
 use crate::bus::ones;
 use crate::stop::Stop;
+use crate::walk::Use;
 use crate::{Context, Machine};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use vcpu::{IoExit, RAX, RCX, RDI, RSI};
+use vcpu::{IoExit, RAX, RCX, RDI, RFLAGS_TF, RSI};
 
 /// Elements done in one exit, so that timers and interrupts are not held up.
 const ELEMENTS_MAX: usize = 256;
 /// RFLAGS.DF.
 const DIRECTION: u64 = 1 << 10;
+/// RFLAGS.ZF.
+const ZERO: u64 = 1 << 6;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
@@ -26,7 +31,16 @@ enum End {
     Port(u16),
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// What comes from one end goes to the other.
+    Move,
+    /// Both ends are read and compared; the flags end a REPE or REPNE.
+    Compare,
+}
+
 struct Operation {
+    kind: Kind,
     from: End,
     to: End,
     size: usize,
@@ -39,23 +53,17 @@ pub(super) fn is_string(instruction: &Instruction) -> bool {
 
 fn operation(instruction: &Instruction) -> Option<Operation> {
     use Mnemonic as M;
-    let (from, to, size) = match instruction.mnemonic() {
-        M::Movsb => (End::Source, End::Destination, 1),
-        M::Movsw => (End::Source, End::Destination, 2),
-        // MOVSD is also an SSE instruction.
-        M::Movsd if string_address(instruction).is_some() => (End::Source, End::Destination, 4),
-        M::Movsq => (End::Source, End::Destination, 8),
-        M::Stosb => (End::Rax, End::Destination, 1),
-        M::Stosw => (End::Rax, End::Destination, 2),
-        M::Stosd => (End::Rax, End::Destination, 4),
-        M::Stosq => (End::Rax, End::Destination, 8),
-        M::Lodsb => (End::Source, End::Rax, 1),
-        M::Lodsw => (End::Source, End::Rax, 2),
-        M::Lodsd => (End::Source, End::Rax, 4),
-        M::Lodsq => (End::Source, End::Rax, 8),
+    let (kind, from, to) = match instruction.mnemonic() {
+        // MOVSD and CMPSD are also SSE instructions.
+        _ if string_address(instruction).is_none() => return None,
+        M::Movsb | M::Movsw | M::Movsd | M::Movsq => (Kind::Move, End::Source, End::Destination),
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq => (Kind::Move, End::Rax, End::Destination),
+        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => (Kind::Move, End::Source, End::Rax),
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => (Kind::Compare, End::Source, End::Destination),
+        M::Scasb | M::Scasw | M::Scasd | M::Scasq => (Kind::Compare, End::Rax, End::Destination),
         _ => return None,
     };
-    Some(Operation { from, to, size })
+    Some(Operation { kind, from, to, size: instruction.memory_size().size() })
 }
 
 /// Address size in bytes of a string instruction's memory operands.
@@ -79,8 +87,15 @@ impl Step {
         self.wrap(self.base(segment).unwrap_or(0).wrapping_add(offset))
     }
 
+    /// Whether a repeated instruction goes on after an element, its count
+    /// aside (AMD APM vol. 3, 1.2.6).
+    fn goes_on(&self, operation: &Operation) -> bool {
+        let equal = self.registers.rflags & ZERO != 0;
+        operation.kind == Kind::Move || equal != self.instruction.has_repne_prefix()
+    }
+
     /// Adds to the low `width` bytes of an address or count register.
-    fn bump(&mut self, register: usize, by: u64, width: usize) {
+    pub(super) fn bump(&mut self, register: usize, by: u64, width: usize) {
         let mask = ones(width);
         let full = &mut self.registers.gpr[register];
         let kept = if width == 2 { *full & !mask } else { 0 };
@@ -89,7 +104,7 @@ impl Step {
 }
 
 impl Machine {
-    /// MOVS, STOS or LODS at least one of whose ends is device memory.
+    /// A string instruction at least one of whose ends is device memory.
     pub(super) fn string_move(
         &mut self,
         at: &mut Context<'_>,
@@ -114,7 +129,8 @@ impl Machine {
         }
         let port = End::Port(io.port);
         let (from, to) = if io.input { (port, End::Destination) } else { (End::Source, port) };
-        self.string(at, &mut step, &Operation { from, to, size: usize::from(io.size) })?;
+        let operation = Operation { kind: Kind::Move, from, to, size: usize::from(io.size) };
+        self.string(at, &mut step, &operation)?;
         self.sync_lines();
         Ok(())
     }
@@ -127,8 +143,12 @@ impl Machine {
     ) -> Result<(), Stop> {
         let width = string_address(&step.instruction).ok_or(Stop::Unemulatable)?;
         let rep = step.instruction.has_rep_prefix() || step.instruction.has_repne_prefix();
-        for _ in 0..ELEMENTS_MAX {
-            if rep && step.registers.gpr[RCX] & ones(width) == 0 {
+        // A single step comes behind each element.
+        let max = if step.registers.rflags & RFLAGS_TF != 0 { 1 } else { ELEMENTS_MAX };
+        let left = |step: &Step| rep && step.registers.gpr[RCX] & ones(width) != 0;
+        let mut more = left(step) || !rep;
+        for _ in 0..max {
+            if !more {
                 break;
             }
             self.element(at, step, operation, width)?;
@@ -137,16 +157,14 @@ impl Machine {
             }
             self.cpus[at.cpu].replay = None;
             *at.vcpu.registers_mut() = step.registers;
-            if !rep {
-                break;
-            }
+            more = left(step) && step.goes_on(operation);
         }
-        if !rep || step.registers.gpr[RCX] & ones(width) == 0 {
-            at.vcpu.advance(step.next_rip());
-        }
+        at.vcpu.advance(if more { step.registers.rip } else { step.next_rip() });
         Ok(())
     }
 
+    /// Does one element. Both ends are translated before anything is done, the
+    /// first one's fault before the second one's.
     fn element(
         &mut self,
         at: &mut Context<'_>,
@@ -154,26 +172,25 @@ impl Machine {
         operation: &Operation,
         width: usize,
     ) -> Result<(), Stop> {
-        let Operation { from, to, size } = *operation;
-        let value = match from {
-            End::Rax => step.registers.gpr[RAX],
-            End::Port(port) => self.port_once(at, port, size),
-            End::Source | End::Destination => {
-                let linear = step.string_linear(from, width);
-                self.load(at, &step.mmu, linear, size)?
+        let Operation { kind, from, to, size } = *operation;
+        let mut place = |end: End, what| -> Result<Option<Place>, Stop> {
+            match end {
+                End::Rax | End::Port(_) => Ok(None),
+                End::Source | End::Destination => {
+                    let linear = step.string_linear(end, width);
+                    self.place(at, step, linear, size, what).map(Some)
+                }
             }
         };
-        match to {
-            End::Rax => {
-                let mask = ones(size);
-                let kept = if size >= 4 { 0 } else { step.registers.gpr[RAX] & !mask };
-                step.registers.gpr[RAX] = kept | (value & mask);
+        let source = place(from, Use::Read)?;
+        let second = if kind == Kind::Compare { Use::Read } else { Use::Write };
+        let destination = place(to, second)?;
+        match kind {
+            Kind::Move => {
+                let value = self.take(at, step, from, source.as_ref(), size)?;
+                self.give(at, step, to, destination.as_ref(), (value, size))?;
             }
-            End::Port(port) => self.write_port(port, size as u8, value as u32, at.now),
-            End::Source | End::Destination => {
-                let linear = step.string_linear(to, width);
-                self.store(at, &step.mmu, linear, size, value)?;
-            }
+            Kind::Compare => self.compare(at, step, source, destination, size)?,
         }
         let down = step.registers.rflags & DIRECTION != 0;
         let by = if down { (size as u64).wrapping_neg() } else { size as u64 };
@@ -182,6 +199,66 @@ impl Machine {
                 step.bump(register, by, width);
             }
         }
+        Ok(())
+    }
+
+    /// The value from one end of a move.
+    fn take(
+        &mut self,
+        at: &mut Context<'_>,
+        step: &Step,
+        from: End,
+        place: Option<&Place>,
+        size: usize,
+    ) -> Result<u64, Stop> {
+        match (from, place) {
+            (End::Port(port), _) => Ok(self.port_once(at, port, size)),
+            (_, Some(place)) => self.load(at, place),
+            (_, None) => Ok(step.registers.gpr[RAX]),
+        }
+    }
+
+    /// Gives a value and its size to the other end of a move.
+    fn give(
+        &mut self,
+        at: &mut Context<'_>,
+        step: &mut Step,
+        to: End,
+        place: Option<&Place>,
+        (value, size): (u64, usize),
+    ) -> Result<(), Stop> {
+        match (to, place) {
+            (End::Port(port), _) => self.write_port(port, size as u8, value as u32, at.now),
+            (_, Some(place)) => self.store(at, place, value)?,
+            (_, None) => step.put_accumulator(size, value),
+        }
+        Ok(())
+    }
+
+    /// Sets the flags by both ends' difference. All RAM is read before any
+    /// device, so that no device is read twice.
+    fn compare(
+        &mut self,
+        at: &mut Context<'_>,
+        step: &mut Step,
+        source: Option<Place>,
+        destination: Option<Place>,
+        size: usize,
+    ) -> Result<(), Stop> {
+        let mut values = [step.registers.gpr[RAX]; 2];
+        let places = [source, destination];
+        for (value, place) in values.iter_mut().zip(&places) {
+            if let Some(place) = place {
+                *value = self.load_ram(at, place)?;
+            }
+        }
+        for (value, place) in values.iter_mut().zip(&places) {
+            if let Some(place) = place {
+                *value |= self.load_device(at, place);
+            }
+        }
+        let [left, right] = values;
+        step.registers.rflags = Binary::Sub.apply(left, right, size, step.registers.rflags).1;
         Ok(())
     }
 

@@ -196,20 +196,13 @@ fn a_long_repetition_is_cut_into_exits() {
 }
 
 #[test]
-fn what_is_not_emulated_raises_gp_and_in_the_end_dies() {
+fn what_is_not_emulated_raises_gp_each_time() {
     let mut g = guest();
-    let code = [0x0F, 0x11, 0x07]; // MOVUPS [RDI], XMM0
-    for n in 0.. {
+    for n in 0..60_000 {
         g.vcpu.injected = None;
-        let outcome = g.device(&code, IOAPIC);
-        if n < 4 {
-            assert_eq!((outcome, g.vcpu.injected), (Outcome::Resume, None), "tried again");
-        } else if let Outcome::Dead(Death::Unemulatable { rip, bytes }) = outcome {
-            assert_eq!((rip, &bytes[..3], n), (CODE, &code[..], 10_000));
-            break;
-        } else {
-            assert_eq!(g.vcpu.injected, Some(Event::GENERAL_PROTECTION));
-        }
+        assert_eq!(g.device(&[0x0F, 0x11, 0x07], IOAPIC), Outcome::Resume); // MOVUPS [RDI], XMM0
+        let fault = (n % 5 == 4).then_some(Event::GENERAL_PROTECTION);
+        assert_eq!(g.vcpu.injected, fault, "tried again four times");
     }
 }
 
@@ -307,6 +300,7 @@ fn random_exits_with_random_state_never_panic() {
                 Exit::Wrmsr,
                 Exit::Cpuid,
                 Exit::Xsetbv,
+                Exit::WriteCr8,
                 Exit::Hlt,
             ];
             let exit = exits[dice.roll() as usize % exits.len()];
