@@ -90,7 +90,7 @@ bitflags! {
 bitflags! {
     /// Virtual interrupt control, offset 060h. The low byte is V_TPR and bits
     /// 16 to 19 V_INTR_PRIO; see [`VirtualInterrupt::with_tpr`] and
-    /// [`VirtualInterrupt::with_priority`].
+    /// [`VirtualInterrupt::with_pending`].
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     #[repr(transparent)]
     pub struct VirtualInterrupt: u64 {
@@ -122,16 +122,11 @@ impl VirtualInterrupt {
         Self::from_bits_retain(self.bits() & !0xFF | tpr as u64 & Self::TPR)
     }
 
-    /// The same with a pending virtual interrupt of a priority class that is
-    /// held back by V_TPR, or of none (`None` disregards V_TPR).
+    /// The same with a pending virtual interrupt that V_TPR does not hold back.
     #[must_use]
-    pub const fn with_priority(self, class: Option<u8>) -> Self {
-        let cleared = self.bits() & !(Self::PRIORITY | Self::IGNORE_TPR.bits());
-        let priority = match class {
-            Some(class) => (class as u64 & 0xF) << 16,
-            None => Self::PRIORITY | Self::IGNORE_TPR.bits(),
-        };
-        Self::from_bits_retain(cleared | priority | Self::IRQ.bits())
+    pub const fn with_pending(self) -> Self {
+        let pending = Self::PRIORITY | Self::IGNORE_TPR.bits() | Self::IRQ.bits();
+        Self::from_bits_retain(self.bits() | pending)
     }
 
     /// The same without a pending virtual interrupt.
@@ -254,6 +249,8 @@ pub struct Control {
 }
 
 impl Control {
+    /// Bit of `intercept_cr`: writes of CR8.
+    pub const CR8_WRITE: u32 = 1 << (16 + 8);
     /// Bit 0 of `interrupt_state`: in the shadow of STI or MOV SS.
     pub const INTERRUPT_SHADOW: u64 = 1;
     /// Bit 0 of `nested_control`.
@@ -292,15 +289,13 @@ mod tests {
     fn a_pending_interrupt_is_packed_as_the_manual_says() {
         let base = VirtualInterrupt::MASKING.with_tpr(0x7);
         assert_eq!(base.bits(), 0x0100_0007);
-        assert_eq!(base.with_priority(None).bits(), 0x011F_0107);
-        assert_eq!(base.with_priority(Some(0xA)).bits(), 0x010A_0107);
-        assert_eq!(base.with_priority(None).with_priority(Some(0x2)).bits(), 0x0102_0107);
-        assert_eq!(base.with_priority(None).without_pending(), base);
+        assert_eq!(base.with_pending().bits(), 0x011F_0107);
+        assert_eq!(base.with_pending().without_pending(), base);
     }
 
     #[test]
     fn tpr_has_four_bits_and_touches_nothing_else() {
-        let busy = VirtualInterrupt::MASKING.with_priority(Some(3));
+        let busy = VirtualInterrupt::MASKING.with_pending();
         assert_eq!(busy.with_tpr(0xFF).tpr(), 0xF);
         assert_eq!(busy.with_tpr(0xFF).bits() & !0xFF, busy.bits());
         assert_eq!(busy.with_tpr(0xFF).with_tpr(2).tpr(), 2);

@@ -6,6 +6,8 @@ use vcpu::{Exit, IoExit};
 
 /// EXITCODE, as far as an intercept of ours can cause it.
 pub mod code {
+    /// Write of CR8.
+    pub const CR8_WRITE: u64 = 0x18;
     /// First of the 32 exception intercepts.
     pub const EXCEPTION: u64 = 0x40;
     /// Last of the 32 exception intercepts.
@@ -179,6 +181,7 @@ pub fn decode(raw: RawExit) -> Meaning {
         code::SHUTDOWN => Exit::Shutdown,
         code::VMMCALL => Exit::Hypercall,
         code::XSETBV => Exit::Xsetbv,
+        code::CR8_WRITE => Exit::WriteCr8,
         code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT => Exit::Undefined,
         code::MONITOR | code::MWAIT | code::MWAIT_CONDITIONAL | code::RDPRU => Exit::Undefined,
         code::INVLPGB | code::INVLPGB_ILLEGAL | code::MCOMMIT | code::TLBSYNC => Exit::Undefined,
@@ -308,6 +311,7 @@ mod tests {
         assert_eq!(told(code::VINTR, 0, 0), Exit::InterruptWindow);
         assert_eq!(told(code::SHUTDOWN, 0, 0), Exit::Shutdown);
         assert_eq!(told(code::XSETBV, 0, 0), Exit::Xsetbv);
+        assert_eq!(told(0x18, 0, 0), Exit::WriteCr8);
         assert_eq!(told(code::INVALID, 0, 0), Exit::Invalid { code: u64::MAX });
         assert_eq!(told(0xFFFF_FFFF, 0, 0), Exit::Invalid { code: u64::MAX });
         // Never intercepted, so never expected: a task switch.

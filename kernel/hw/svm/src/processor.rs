@@ -6,10 +6,12 @@ use crate::enable::Block;
 use crate::exits::{Meaning, RawExit, code, decode};
 use crate::inject::{Injection, NmiState};
 use crate::run;
-use crate::state::{DR7_GD, RFLAGS_FIXED};
+use crate::state::{DR6_BREAKPOINTS, DR6_BS, DR7_GD, RFLAGS_FIXED};
 use crate::vmcb::Vmcb;
 use core::ptr::NonNull;
-use vcpu::{Event, Exit, RAX, RFLAGS_IF, RSP, Registers, SystemRegisters, Vcpu};
+use vcpu::{
+    Event, Exit, RAX, RFLAGS_IF, RFLAGS_RF, RFLAGS_TF, RSP, Registers, SystemRegisters, Vcpu,
+};
 use virt::registers;
 use x86_64::registers::xcontrol::XCr0;
 
@@ -28,7 +30,23 @@ pub struct SvmVcpu {
     clean: Clean,
     flush_owed: bool,
     nmi: NmiState,
+    /// An NMI waits, so the guest is to exit once it can be injected.
+    nmi_wanted: bool,
+    /// A single step of the backend's own is under way.
+    step: Option<Step>,
+    /// The last run began with that step.
+    stepping: bool,
     pending: Injection,
+}
+
+/// A single step to get behind what holds an NMI back: the IRET of the last
+/// one, or an interrupt shadow. No intercept tells of either's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Step {
+    /// The instruction.
+    rip: u64,
+    /// DR6 before it, which the trap changes.
+    dr6: u64,
 }
 
 impl SvmVcpu {
@@ -43,6 +61,9 @@ impl SvmVcpu {
             clean: Clean::empty(),
             flush_owed: true,
             nmi: NmiState::Open,
+            nmi_wanted: false,
+            step: None,
+            stepping: false,
             pending: Injection::NONE,
         };
         vcpu.set_xcr0(1);
@@ -78,8 +99,30 @@ impl SvmVcpu {
         self.vmcb().control.interrupt_state & Control::INTERRUPT_SHADOW != 0
     }
 
+    /// Begins, goes on with or gives up a step for an NMI that waits. A guest
+    /// that steps itself exits behind the instruction anyway, and an event on
+    /// its way would take a set TF to the guest's stack.
+    fn plan_step(&mut self) {
+        let held = match self.nmi {
+            NmiState::Returning(at) => at == self.registers.rip,
+            NmiState::Open => self.in_shadow(),
+            NmiState::InService => false,
+        };
+        let steps_itself = self.registers.rflags & RFLAGS_TF != 0;
+        let rip = self.registers.rip;
+        self.stepping = false;
+        if !(self.nmi_wanted && held) || steps_itself || self.pending.is_some() {
+            return;
+        }
+        let dr6 = self.vmcb().save.dr6;
+        self.step = Some(Step { rip, dr6 });
+        self.stepping = true;
+    }
+
     /// Writes into the VMCB what the run needs.
     fn commit(&mut self) {
+        self.plan_step();
+        let step = if self.stepping { RFLAGS_TF } else { 0 };
         let flush = match self.flush_owed {
             false => TlbControl::NOTHING,
             true if self.features.svm.contains(SvmFlags::FLUSH_BY_ASID) => TlbControl::GUEST,
@@ -93,7 +136,7 @@ impl SvmVcpu {
         vmcb.save.rax = registers.gpr[RAX];
         vmcb.save.rsp = registers.gpr[RSP];
         vmcb.save.rip = registers.rip;
-        vmcb.save.rflags = registers.rflags | RFLAGS_FIXED;
+        vmcb.save.rflags = registers.rflags | RFLAGS_FIXED | step;
     }
 
     /// Reads from the VMCB what the run left. A run that VMRUN refused has
@@ -114,8 +157,10 @@ impl SvmVcpu {
         let (rax, rsp, rip, rflags) = (s.rax, s.rsp, s.rip, s.rflags);
         self.registers.gpr[RAX] = rax;
         self.registers.gpr[RSP] = rsp;
+        // TF is the step's own as long as the instruction is not done.
+        let stepping = self.stepping && rip == self.registers.rip;
         self.registers.rip = rip;
-        self.registers.rflags = rflags;
+        self.registers.rflags = if stepping { rflags & !RFLAGS_TF } else { rflags };
         self.flush_owed = false;
         self.clean = Clean::all();
         self.pending = again;
@@ -130,6 +175,7 @@ impl SvmVcpu {
                 Exit::InterruptWindow
             }
             Meaning::Tell(exit) => exit,
+            Meaning::Reflect { vector: 1, .. } if self.ends_step() => Exit::Ignore,
             Meaning::Reflect { vector, error } => {
                 self.reflect(vector, error);
                 Exit::Ignore
@@ -146,6 +192,22 @@ impl SvmVcpu {
         }
     }
 
+    /// Whether a #DB is the end of the backend's own step and nothing else,
+    /// which the guest must not see. If the stepped IRET faulted, TF went to
+    /// the guest's stack: the #DB then comes when the guest has come back to
+    /// the IRET, and is known by TF being clear behind it.
+    fn ends_step(&mut self) -> bool {
+        if !self.stepping && self.registers.rflags & RFLAGS_TF != 0 {
+            return false;
+        }
+        let Some(step) = self.step.take() else { return false };
+        let seen = self.vmcb().save.dr6;
+        self.vmcb_mut().save.dr6 = seen & !DR6_BS | step.dr6 & DR6_BS;
+        self.clean.remove(Clean::DEBUG_REGISTERS);
+        // Breakpoints that were met on the way are the guest's.
+        seen & !step.dr6 & DR6_BREAKPOINTS == 0
+    }
+
     /// Gives the guest an exception that was stopped on its way. An injected
     /// #DB does not clear DR7.GD as a real one does (APM 13.1.1.4).
     fn reflect(&mut self, vector: u8, error: Option<u32>) {
@@ -160,11 +222,15 @@ impl SvmVcpu {
         self.control(Clean::INTERCEPTS).intercept3.set(what, wanted);
     }
 
-    /// Asks for a window that V_TPR holds closed below `class`, if given.
-    fn open_window(&mut self, class: Option<u8>) {
-        self.intercept(Intercept3::VINTR, true);
-        let c = self.control(Clean::TPR);
-        c.virtual_interrupt = c.virtual_interrupt.with_priority(class);
+    /// Has writes of CR8 exit or not.
+    ///
+    /// The processor could watch V_TPR for a window by itself (V_INTR_PRIO,
+    /// APM 15.21.2). But QEMU 7.2 opens the window where both are equal, over
+    /// and over, and its own code aborts when a guest writes CR8 while V_IRQ
+    /// is set. Writes of CR8 are rare where something waits.
+    fn intercept_cr8(&mut self, wanted: bool) {
+        let c = self.control(Clean::INTERCEPTS);
+        c.intercept_cr = if wanted { Control::CR8_WRITE } else { 0 };
     }
 }
 
@@ -209,7 +275,12 @@ impl Vcpu for SvmVcpu {
 
     fn advance(&mut self, next_rip: u64) {
         self.registers.rip = next_rip;
+        self.registers.rflags &= !RFLAGS_RF;
         self.control(Clean::empty()).interrupt_state &= !Control::INTERRUPT_SHADOW;
+        if self.registers.rflags & RFLAGS_TF != 0 {
+            self.vmcb_mut().save.dr6 |= DR6_BS;
+            self.reflect(1, None);
+        }
     }
 
     fn inject(&mut self, event: Event) {
@@ -229,16 +300,23 @@ impl Vcpu for SvmVcpu {
     }
 
     fn request_window(&mut self, wanted: bool) {
-        if wanted {
-            return self.open_window(None);
-        }
-        self.intercept(Intercept3::VINTR, false);
+        self.intercept(Intercept3::VINTR, wanted);
+        self.intercept_cr8(wanted);
         let c = self.control(Clean::TPR);
-        c.virtual_interrupt = c.virtual_interrupt.without_pending();
+        let pending = c.virtual_interrupt;
+        c.virtual_interrupt =
+            if wanted { pending.with_pending() } else { pending.without_pending() };
     }
 
-    fn request_window_above(&mut self, class: u8) {
-        self.open_window(Some(class));
+    /// What is below CR8 can be taken once the guest has lowered that, which
+    /// exits; where it then stands says if there is a window.
+    fn request_window_above(&mut self, _class: u8) {
+        self.request_window(false);
+        self.intercept_cr8(true);
+    }
+
+    fn request_nmi_window(&mut self, wanted: bool) {
+        self.nmi_wanted = wanted;
     }
 
     fn tpr(&self) -> u8 {
@@ -290,6 +368,8 @@ impl Vcpu for SvmVcpu {
     fn init(&mut self) {
         self.pending = Injection::NONE;
         self.nmi = NmiState::Open;
+        self.nmi_wanted = false;
+        self.step = None;
         self.intercept(Intercept3::IRET, false);
         self.request_window(false);
         self.set_tpr(0);

@@ -2,6 +2,7 @@
 //! the control block.
 
 use super::*;
+use crate::control::VirtualInterrupt;
 use crate::inject::Injection;
 use crate::vmcb::Roots;
 use addr::Frame;
@@ -206,4 +207,99 @@ fn a_shadow_ends_with_the_instruction() {
     assert!(!v.can_take_interrupt() && !v.can_take_nmi());
     v.advance(0x1001);
     assert!(v.can_take_interrupt() && v.can_take_nmi());
+}
+
+#[test]
+fn a_single_step_ends_an_instruction_done_for_the_guest() {
+    let mut v = vcpu(SvmFlags::empty());
+    cpuid_exit(&mut v);
+    v.registers_mut().rflags = RFLAGS_TF | RFLAGS_RF | RFLAGS_FIXED;
+    v.vmcb_mut().save.dr7 = 0x400 | DR7_GD;
+    v.advance(0x1002);
+    assert_eq!(v.pending, Injection::of(Event::STEP));
+    assert_eq!(v.registers().rflags, RFLAGS_TF | RFLAGS_FIXED, "RF ends with the instruction");
+    assert_eq!((v.vmcb().save.dr6 & DR6_BS, v.vmcb().save.dr7), (DR6_BS, 0x400));
+    assert!(!v.clean.contains(Clean::DEBUG_REGISTERS));
+    assert!(!v.can_take_interrupt() && !v.can_take_nmi(), "the trap comes first");
+}
+
+/// A guest at the IRET of its NMI handler, with another NMI waiting.
+fn at_iret() -> SvmVcpu {
+    let mut v = vcpu(SvmFlags::empty());
+    v.vmcb_mut().save.reset_debug();
+    v.inject(Event::Nmi);
+    v.request_nmi_window(true);
+    let iret = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::IRET;
+        vmcb.save.rip = 0x1000;
+        vmcb.save.rflags = RFLAGS_FIXED;
+    });
+    assert_eq!(iret, Exit::Ignore);
+    assert!(!v.can_take_nmi());
+    v
+}
+
+#[test]
+fn an_nmi_that_waits_comes_right_behind_the_iret() {
+    let mut v = at_iret();
+    v.request_nmi_window(true);
+    // A nested page fault of the IRET itself: the guest never sees TF.
+    exit(&mut v, |vmcb| {
+        assert_eq!(vmcb.save.rflags & RFLAGS_TF, RFLAGS_TF);
+        vmcb.control.exit_code = code::NPF;
+    });
+    assert_eq!(v.registers().rflags & RFLAGS_TF, 0);
+    let step = exit(&mut v, |vmcb| {
+        assert_eq!(vmcb.save.rflags & RFLAGS_TF, RFLAGS_TF);
+        vmcb.control.exit_code = code::EXCEPTION + 1;
+        vmcb.save.rip = 0x2000;
+        vmcb.save.rflags = RFLAGS_FIXED;
+        vmcb.save.dr6 |= DR6_BS;
+    });
+    assert_eq!((step, v.pending), (Exit::Ignore, Injection::NONE));
+    assert_eq!(v.vmcb().save.dr6 & DR6_BS, 0, "the guest's DR6 tells of no step");
+    assert!(v.can_take_nmi());
+    v.request_nmi_window(false);
+    v.commit();
+    assert_eq!(v.vmcb().save.rflags & RFLAGS_TF, 0);
+}
+
+#[test]
+fn a_step_that_meets_a_breakpoint_gives_it_to_the_guest() {
+    let mut v = at_iret();
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::EXCEPTION + 1;
+        vmcb.save.rip = 0x2000;
+        vmcb.save.dr6 |= DR6_BS | 1;
+    });
+    assert_eq!(v.pending, Injection::of(Event::STEP));
+    assert_eq!(v.vmcb().save.dr6 & (DR6_BS | 1), 1);
+}
+
+#[test]
+fn without_an_nmi_that_waits_the_guest_is_not_stepped() {
+    let mut v = at_iret();
+    v.request_nmi_window(false);
+    v.commit();
+    assert_eq!(v.vmcb().save.rflags & RFLAGS_TF, 0);
+    // Nor is one that steps itself: it exits there anyway.
+    v.request_nmi_window(true);
+    v.registers_mut().rflags |= RFLAGS_TF;
+    v.commit();
+    assert!(!v.stepping);
+}
+
+#[test]
+fn what_cr8_holds_back_waits_for_a_write_of_it() {
+    let mut v = vcpu(SvmFlags::empty());
+    v.set_tpr(5);
+    v.request_window_above(5);
+    let c = &v.vmcb().control;
+    assert_eq!(c.intercept_cr, Control::CR8_WRITE);
+    assert!(!c.intercept3.contains(Intercept3::VINTR));
+    assert!(!c.virtual_interrupt.contains(VirtualInterrupt::IRQ));
+    let write = exit(&mut v, |vmcb| vmcb.control.exit_code = code::CR8_WRITE);
+    assert_eq!(write, Exit::WriteCr8);
+    v.request_window(false);
+    assert_eq!(v.vmcb().control.intercept_cr, 0);
 }

@@ -11,6 +11,10 @@ const CR0_PG: u64 = 1 << 31;
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// RFLAGS bit 1, which always reads as one.
 pub const RFLAGS_FIXED: u64 = 1 << 1;
+/// DR6.B0 to B3: the breakpoints that were met.
+pub const DR6_BREAKPOINTS: u64 = 0xF;
+/// DR6.BS: a single step.
+pub const DR6_BS: u64 = 1 << 14;
 /// DR7.GD: general detect.
 pub const DR7_GD: u64 = 1 << 13;
 
