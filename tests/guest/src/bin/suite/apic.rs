@@ -85,6 +85,11 @@ pub(crate) fn end_of_interrupt() {
     write(EOI, 0);
 }
 
+/// The id, without the place where xAPIC has it.
+pub(crate) fn id() -> u64 {
+    if BY_MSR.load(Relaxed) { read(ID) } else { read(ID) >> 24 }
+}
+
 /// Sends an IPI to this processor: fixed, by the shorthand "self".
 pub(crate) fn interrupt(vector: u8) {
     write(ICR, 1 << 18 | u64::from(vector));
@@ -94,7 +99,7 @@ pub(crate) fn interrupt(vector: u8) {
 /// fixed interrupts only (Intel SDM vol. 3, table 11-3).
 pub(crate) fn nmi() {
     if BY_MSR.load(Relaxed) {
-        return write(ICR, read(ID) << 32 | 4 << 8);
+        return write(ICR, id() << 32 | 4 << 8);
     }
     write(ICR + 0x10, read(ID));
     write(ICR, 4 << 8);

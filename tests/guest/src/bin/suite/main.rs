@@ -18,9 +18,15 @@ mod apic;
 #[cfg(target_os = "none")]
 mod cpuid;
 #[cfg(target_os = "none")]
+mod debug;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
+mod interrupts;
+#[cfg(target_os = "none")]
 mod leave;
+#[cfg(target_os = "none")]
+mod mmio;
 #[cfg(target_os = "none")]
 mod msrs;
 #[cfg(target_os = "none")]
@@ -36,6 +42,8 @@ mod report;
 #[cfg(target_os = "none")]
 mod tables;
 #[cfg(target_os = "none")]
+mod timer;
+#[cfg(target_os = "none")]
 mod trap;
 
 #[cfg(target_os = "none")]
@@ -49,7 +57,16 @@ type Test = (&'static str, fn(&mut report::Report));
 
 /// All tests, by subject.
 #[cfg(target_os = "none")]
-const SUBJECTS: [&[Test]; 4] = [cpuid::TESTS, registers::TESTS, ports::TESTS, faults::TESTS];
+const SUBJECTS: &[&[Test]] = &[
+    cpuid::TESTS,
+    registers::TESTS,
+    ports::TESTS,
+    faults::TESTS,
+    interrupts::TESTS,
+    timer::TESTS,
+    mmio::TESTS,
+    debug::TESTS,
+];
 
 /// The name of the test with a number.
 #[cfg(target_os = "none")]
