@@ -90,6 +90,22 @@ fn the_tsc_starts_at_zero() {
 }
 
 #[test]
+fn an_intel_processor_has_no_registers_of_amds() {
+    let mut g = Guest::new(true);
+    assert_eq!(g.rdmsr(0xC001_0015), Some(1 << 24));
+    g.vcpu.cpuid = |leaf, _| match leaf {
+        0 => [0xD, 0x756E_6547, 0x6C65_746E, 0x4965_6E69],
+        _ => [0; 4],
+    };
+    for msr in [0xC001_0010, 0xC001_0015, 0xC001_0114, 0xC001_1029] {
+        assert_eq!(g.rdmsr(msr), None, "{msr:x}");
+        g.wrmsr(msr, 0);
+        assert_eq!(g.vcpu.injected, Some(Event::GENERAL_PROTECTION), "{msr:x}");
+    }
+    assert_eq!(g.rdmsr(0x1A0), Some(0x1801), "MISC_ENABLE");
+}
+
+#[test]
 fn efer_and_pat_are_checked() {
     let mut g = Guest::new(true);
     g.vcpu.cpuid = |leaf, _| match leaf {

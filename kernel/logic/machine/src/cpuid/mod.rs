@@ -50,6 +50,12 @@ impl Query<'_> {
         if leaf <= max { (self.host)(leaf, subleaf) } else { [0; 4] }
     }
 
+    /// Whether the host's vendor is Intel, by the name in leaf 0.
+    pub(crate) fn is_intel(&self) -> bool {
+        let [_, b, c, d] = self.host(0, 0);
+        [b, d, c] == [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+    }
+
     /// Highest basic leaf: the topology leaf is always there.
     fn max_basic(&self) -> u32 {
         (self.host)(0, 0)[0].clamp(0xB, MAX_BASIC)

@@ -134,6 +134,10 @@ fn pat_valid(value: u64) -> bool {
     value.to_le_bytes().iter().all(|t| matches!(t, 0 | 1 | 4..=7))
 }
 
+/// AMD's own range; Intel's processors have nothing there.
+const AMD_FIRST: u32 = 0xC001_0000;
+const AMD_LAST: u32 = 0xC001_FFFF;
+
 fn is_apic(msr: u32) -> bool {
     matches!(
         msr,
@@ -149,11 +153,16 @@ impl Machine {
             let now = self.guest_tsc(at.cpu, at.now);
             return Ok(self.cpus[at.cpu].lapic.read_msr(msr, now)?);
         }
-        let value = self.plain_msr(at, msr);
+        let value = if self.is_foreign(at, msr) { None } else { self.plain_msr(at, msr) };
         if value.is_none() {
             self.counters.unknown_msrs.count(msr);
         }
         value.ok_or(Stop::PROTECTION)
+    }
+
+    /// Whether the register is of a vendor that the processor is not of.
+    fn is_foreign(&self, at: &Context<'_>, msr: u32) -> bool {
+        (AMD_FIRST..=AMD_LAST).contains(&msr) && self.with_query(at, |query| query.is_intel())
     }
 
     fn plain_msr(&self, at: &Context<'_>, msr: u32) -> Option<u64> {
@@ -206,6 +215,10 @@ impl Machine {
             let effect = self.cpus[at.cpu].lapic.write_msr(msr, value, now)?;
             self.apply(at.cpu, effect);
             return Ok(());
+        }
+        if self.is_foreign(at, msr) {
+            self.counters.unknown_msrs.count(msr);
+            return Err(Stop::PROTECTION);
         }
         match msr {
             TSC => self.set_tsc_adjust(at, value.wrapping_sub(at.now)),
