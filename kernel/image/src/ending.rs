@@ -1,5 +1,6 @@
 //! How a node ends: the report on its console, and what the host tool reads.
 
+use crate::link::Link;
 use fabric::{RefuseReason, StopReason};
 use node::{Cluster, Node, report};
 use platform::report::{Json, event};
@@ -103,11 +104,13 @@ pub(crate) fn refusal(reason: RefuseReason) -> (Class, alloc::string::String) {
 }
 
 /// Prints the node's counters and measurements.
-pub(crate) fn summarise(node: &Node) {
+pub(crate) fn summarise(link: &Link) {
+    let node = &link.node;
     let Some(cluster) = &node.cluster else { return };
     let mut text = alloc::string::String::new();
     if report::counters(&mut text, cluster, node.fabric()).is_ok() {
-        event("report", format_args!("{text}"));
+        let unfolded = link.pages_unfolded();
+        event("report", format_args!("{text},\"pages_unfolded\":{unfolded}"));
     }
     stages(node, None);
 }

@@ -57,7 +57,7 @@ fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
                 }
                 // Answer those that have not heard of it.
                 drain(link, LINGER_NS);
-                ending::summarise(&link.node);
+                ending::summarise(link);
                 ending::follow(reason);
             }
             Event::Formed | Event::StopDone | Event::ProbeReply { .. } => {}
@@ -90,7 +90,7 @@ fn lost(link: &mut Link, node: addr::NodeId, epoch: u64, masters: u32) -> ! {
     ending::fatal(Class::NodeLost, format_args!("{text}"), &fields);
     tell(link, StopReason::Fatal(Class::NodeLost.code()));
     drain(link, STOP_NS);
-    ending::summarise(&link.node);
+    ending::summarise(link);
     ending::off()
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn stop(link: &mut Link, class: Class, text: &str) -> ! {
     ending::fatal(class, format_args!("{text}"), "");
     tell(link, StopReason::Fatal(class.code()));
     drain(link, STOP_NS);
-    ending::summarise(&link.node);
+    ending::summarise(link);
     ending::off()
 }
 
@@ -220,7 +220,7 @@ fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) 
     let reason = if end == End::Reset { StopReason::Reset } else { StopReason::PowerOff };
     tell(link, reason);
     drain(link, STOP_NS);
-    ending::summarise(&link.node);
+    ending::summarise(link);
     ending::follow(reason)
 }
 

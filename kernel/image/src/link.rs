@@ -1,7 +1,10 @@
 //! NIC and engine: frames in, frames out, and the halt in between.
 
+use addr::Frame;
+use alloc::vec::Vec;
 use fabric::Event;
-use nic::{HEADER_MAX, Nic, PageSlice, Probed};
+use nic::folded::{self, Unfolded, Unfolder};
+use nic::{HEADER_MAX, LandingPage, Nic, PageSlice, Probed};
 use node::{Guest, Node, Settings};
 use platform::memory::PhysMemory;
 use platform::{apic, clock, interrupts};
@@ -25,6 +28,7 @@ pub(crate) struct Link {
     pub(crate) node: Node,
     pub(crate) memory: PhysMemory,
     nic: Option<Probed>,
+    unfolder: Unfolder,
     /// Whether the NIC's interrupt was seen to arrive.
     interrupts_work: bool,
     header: [u8; HEADER_MAX],
@@ -45,6 +49,7 @@ impl Link {
         node: Node,
         memory: PhysMemory,
         mut nic: Option<Probed>,
+        spare: Option<LandingPage>,
         settings: &Settings<'_>,
     ) -> Link {
         let works = nic.as_mut().map(|n| n.interrupt_works() == Some(true));
@@ -61,6 +66,7 @@ impl Link {
             node,
             memory,
             nic,
+            unfolder: Unfolder::new(spare),
             interrupts_work,
             header: [0; HEADER_MAX],
             spin_ticks,
@@ -91,7 +97,18 @@ impl Link {
             let tsc = clock::now_tsc();
             let (node, memory) = (&mut self.node, &mut self.memory);
             let Some(probed) = &mut self.nic else { break };
-            if !probed.nic.receive(|bytes| node.frame(tsc, bytes, memory)) {
+            let unfolder = &mut self.unfolder;
+            let taken = probed.nic.receive(|arrival| match unfolder.unfold(memory, arrival) {
+                Unfolded::Plain(bytes) => node.frame(tsc, bytes, memory),
+                Unfolded::Landed(bytes, page) => {
+                    let frame = node.landed(tsc, bytes, page.frame(), memory);
+                    if frame != page.frame() {
+                        *page = LandingPage::new(memory, frame);
+                    }
+                }
+                Unfolded::Foreign => {}
+            });
+            if !taken {
                 break;
             }
             any = true;
@@ -110,8 +127,20 @@ impl Link {
         self.node.tick(now, &mut self.memory);
         if self.report_ticks != 0 && now >= self.next_report {
             self.next_report = now + self.report_ticks;
-            crate::ending::summarise(&self.node);
+            crate::ending::summarise(self);
         }
+    }
+
+    /// Page frames that the NIC has at first and exchanges for others.
+    pub(crate) fn landing_frames(&self) -> Vec<(Frame, Frame)> {
+        let rings = self.nic.iter().filter_map(|p| p.nic.landing_frames());
+        let spare = self.unfolder.spare().map(|f| (f, f.offset_by(1)));
+        rings.chain(spare).collect()
+    }
+
+    /// Pages copied because the NIC handed them over in one piece.
+    pub(crate) fn pages_unfolded(&self) -> u64 {
+        self.unfolder.copied
     }
 
     fn has_frame(&self) -> bool {
@@ -138,8 +167,9 @@ impl Link {
             };
             let page =
                 frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
-            let header = &self.header[..frame.header_len];
-            if let Err(error) = probed.nic.transmit(header, page) {
+            let header = &mut self.header[..frame.header_len];
+            let (nic, memory) = (&mut probed.nic, &self.memory);
+            if let Err(error) = folded::transmit(nic, memory, header, page) {
                 // It counts as lost on the wire and is sent again.
                 log::warn!("a frame was not sent: {error:?}");
                 break;

@@ -6,7 +6,7 @@ use crate::link::Link;
 use crate::{BUILD_ID, VERSION, identity, leader, life, selftest};
 use addr::NodeId;
 use boot::BootInfo;
-use nic::Probed;
+use nic::{LandingPage, Probed};
 use node::{Clock, Cluster, Node, Settings};
 use paging::{Format, FramePool};
 use platform::{Platform, acpi, apic, clock, cpu, heap, pci, power, report, rtc, serial};
@@ -38,6 +38,8 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
     let backend = Backend::start(&mut platform);
     let nic = link_device(settings, &mut platform);
     let page = platform.boot_memory.alloc_frames(1, 1);
+    let spare = platform.boot_memory.alloc_frames(1, 1);
+    let spare = spare.map(|frame| LandingPage::new(&platform.memory, frame));
     let modules: u64 = platform.modules.regions().iter().map(|r| r.count()).sum();
     let frames = platform.boot_memory.free_frames() + modules;
     let payload = platform.modules.payload();
@@ -46,12 +48,15 @@ fn join(settings: &Settings<'_>, mut platform: Platform) -> ! {
     let clock = Clock::new(clock::tsc_hz());
     let mut node = Node::new(config, clock, clock::now_tsc());
     node.fabric_mut().set_probe_page(page);
-    let mut link = Link::new(node, platform.memory, nic, settings);
+    let mut link = Link::new(node, platform.memory, nic, spare, settings);
     life::form(&mut link);
 
     let mut pool = FramePool::with_room_for(frames);
     for range in platform.boot_memory.into_regions() {
         pool.add(range.start, range.end);
+    }
+    for (start, end) in link.landing_frames() {
+        pool.know(start, end);
     }
     let me = take_part(&mut link, pool, backend.format());
     if me != NodeId::LEADER {

@@ -15,7 +15,7 @@ use crate::store::Store;
 use addr::Frame;
 use anyhow::{Context, Result, bail};
 use nic::e1000::E1000;
-use nic::{Mmio, Nic, PageSlice, TransmitError};
+use nic::{Arrival, Mmio, Nic, PageSlice, TransmitError};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,22 @@ impl Head {
 struct Wire {
     nic: E1000<Mmio>,
     mac: [u8; 6],
+    joined: Vec<u8>,
+}
+
+/// A frame in one piece: what a page is put into wants it so. The driver's
+/// buffers are pages, and the head before a page pushes its end into a second
+/// one.
+fn in_one_piece<'a>(frame: Arrival<'a>, joined: &'a mut Vec<u8>) -> &'a [u8] {
+    match frame {
+        Arrival::Whole(bytes) => bytes,
+        Arrival::Long(page, rest) => {
+            joined.clear();
+            joined.extend_from_slice(page.content());
+            joined.extend_from_slice(rest);
+            joined
+        }
+    }
 }
 
 impl Wire {
@@ -87,14 +103,14 @@ impl Wire {
             }
         }
         let mac = nic.mac();
-        Ok(Wire { nic, mac })
+        Ok(Wire { nic, mac, joined: Vec::with_capacity(nic::BUFFER_LEN) })
     }
 
     /// Sends a frame, as soon as there is room.
     fn send(&mut self, head: Head, page: Option<PageSlice>) -> Result<()> {
         let header = head.write(self.mac);
         loop {
-            match self.nic.transmit(&header, page) {
+            match self.nic.transmit(&header, page, &[]) {
                 Ok(()) => return Ok(()),
                 Err(TransmitError::Full) => {}
                 Err(TransmitError::TooLong) => bail!("a page does not fit into a frame"),
@@ -164,7 +180,8 @@ impl Client {
     ) -> Result<bool> {
         let mut kept = None;
         let mut taken = None;
-        self.wire.nic.receive(|frame| match Head::read(frame) {
+        let joined = &mut self.wire.joined;
+        self.wire.nic.receive(|frame| match Head::read(in_one_piece(frame, joined)) {
             Some((head, bytes)) if head.what == DATA && Some(head.number) == wanted => {
                 taken = Some(take(bytes));
             }
@@ -233,8 +250,9 @@ pub(crate) fn serve(pages: usize) -> Result<()> {
     let mut wire = Wire::start(&mut memory)?;
     loop {
         let mut asked = None;
+        let joined = &mut wire.joined;
         wire.nic.receive(|frame| {
-            let Some((head, bytes)) = Head::read(frame) else { return };
+            let Some((head, bytes)) = Head::read(in_one_piece(frame, joined)) else { return };
             let Ok(place) = store.page_mut(head.page) else { return };
             if head.what == PUT {
                 place.copy_from_slice(bytes);

@@ -3,7 +3,8 @@
 use crate::e1000::E1000;
 use crate::shm::SharedMemory;
 use crate::virtio::VirtioNet;
-use crate::{Mmio, Nic, NicCounters, PageSlice, TransmitError};
+use crate::{Arrival, Mmio, Nic, NicCounters, PageSlice, TransmitError};
+use addr::Frame;
 
 /// Any NIC this crate drives. One branch a call, so the hot path stays
 /// static.
@@ -37,11 +38,19 @@ impl Nic for AnyNic {
     fn link_up(&mut self) -> bool {
         each!(self, nic => nic.link_up())
     }
-    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError> {
-        each!(self, nic => nic.transmit(header, page))
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
+        each!(self, nic => nic.transmit(header, page, tail))
     }
-    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool {
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         each!(self, nic => nic.receive(f))
+    }
+    fn landing_frames(&self) -> Option<(Frame, Frame)> {
+        each!(self, nic => nic.landing_frames())
     }
     fn receive_ready(&self) -> bool {
         each!(self, nic => nic.receive_ready())

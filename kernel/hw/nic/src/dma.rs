@@ -7,8 +7,10 @@
 //! the device comes from `fence` (x86 keeps stores and loads in order, so it
 //! only holds the compiler; Intel SDM volume 3, 9.2 "Memory Ordering").
 
-use addr::HostPhys;
+use addr::{Frame, HostPhys, PAGE_SIZE};
+use alloc::vec::Vec;
 use core::ptr::NonNull;
+use platform::memory::PhysMemory;
 use volatile::VolatilePtr;
 
 /// A physically contiguous run of memory shared with one device.
@@ -109,6 +111,80 @@ impl DmaRegion {
         // SAFETY: `to` is in bounds for `from.len()` bytes, and `from` cannot
         // overlap a region that nothing but this value refers to.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
+    }
+}
+
+/// A page frame that a device fills.
+#[derive(Debug)]
+pub struct LandingPage {
+    base: NonNull<u8>,
+    frame: Frame,
+}
+
+// SAFETY: as for `DmaRegion`: the frame belongs to this value and its device.
+unsafe impl Send for LandingPage {}
+
+impl LandingPage {
+    /// Takes a frame that belongs to whoever uses `memory`.
+    ///
+    /// # Panics
+    /// If it is not RAM.
+    #[must_use]
+    pub fn new(memory: &PhysMemory, frame: Frame) -> LandingPage {
+        let base = NonNull::new(memory.pointer(frame)).expect("frame 0 is never lent");
+        LandingPage { base, frame }
+    }
+
+    /// The page frame.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    /// All of it, while nothing is being received into it: it was handed over
+    /// with a frame.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        self.bytes(PAGE_SIZE)
+    }
+
+    /// The first bytes, which the device has finished writing.
+    pub(crate) fn lead(&mut self) -> &mut [u8; crate::ETHERNET_HEADER_LEN] {
+        // SAFETY: the first bytes of the page, as in `bytes_mut`.
+        unsafe { self.base.cast().as_mut() }
+    }
+
+    /// The first `len` bytes, which the device has finished writing.
+    pub(crate) fn bytes(&self, len: usize) -> &[u8] {
+        assert!(len <= PAGE_SIZE, "more than a page");
+        // SAFETY: a page of RAM that is this value's and its device's alone
+        // (`PhysMemory::new`, `DmaRegion::new`); drivers ask only for a buffer
+        // that the device has given back.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), len) }
+    }
+
+    /// As [`LandingPage::bytes`], to change them.
+    pub(crate) fn bytes_mut(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= PAGE_SIZE, "more than a page");
+        // SAFETY: as in `bytes`; `self` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr(), len) }
+    }
+}
+
+impl DmaRegion {
+    /// Takes the region apart into page frames.
+    ///
+    /// # Panics
+    /// If it does not begin with a page.
+    #[must_use]
+    pub fn into_pages(self) -> Vec<LandingPage> {
+        assert!(self.bus.offset() == 0, "a region that begins within a page");
+        let page = |i: usize| LandingPage {
+            // SAFETY: inside the region.
+            base: unsafe { self.base.add(i * PAGE_SIZE) },
+            frame: self.bus.frame().offset_by(i as u64),
+        };
+        (0..self.len / PAGE_SIZE).map(page).collect()
     }
 }
 

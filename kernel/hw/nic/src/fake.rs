@@ -1,7 +1,7 @@
 //! Host-side stand-ins: memory that a fake device reads and writes, and a
 //! clock that only counts.
 
-use crate::{DmaRegion, Environment, PageSlice};
+use crate::{Arrival, DmaRegion, Environment, PageSlice};
 use addr::{Frame, HostPhys, PAGE_SIZE};
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc_zeroed};
@@ -34,6 +34,14 @@ impl Environment for FakeEnvironment {
 
     fn delay_us(&mut self, microseconds: u32) {
         self.waited_us += u64::from(microseconds);
+    }
+}
+
+/// A received frame in one piece.
+pub(crate) fn bytes_of(arrival: Arrival<'_>) -> Vec<u8> {
+    match arrival {
+        Arrival::Whole(bytes) => bytes.to_vec(),
+        Arrival::Long(page, rest) => [page.bytes(PAGE_SIZE), rest].concat(),
     }
 }
 

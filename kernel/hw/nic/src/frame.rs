@@ -1,6 +1,6 @@
 //! What is sent and received, and the checks and counts all drivers share.
 
-use crate::{ETHERNET_HEADER_LEN, HEADER_MAX};
+use crate::{ETHERNET_HEADER_LEN, HEADER_MAX, LandingPage};
 use addr::{Frame, PAGE_SIZE};
 
 /// A part of a page frame, sent from where it lies.
@@ -19,6 +19,16 @@ impl PageSlice {
     pub(crate) fn address(self) -> u64 {
         self.frame.start().0 + u64::from(self.offset)
     }
+}
+
+/// A received frame, as it lies in the receive buffers.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// In one piece.
+    Whole(&'a [u8]),
+    /// Its first 4096 bytes fill a page frame, which may be exchanged for
+    /// another; the rest follows.
+    Long(&'a mut LandingPage, &'a mut [u8]),
 }
 
 /// Why a frame was not sent.
@@ -78,6 +88,7 @@ pub(crate) fn check_frame(
     mtu: u16,
     header: &[u8],
     page: Option<PageSlice>,
+    tail: &[u8],
 ) -> Result<usize, TransmitError> {
     assert!(header.len() >= ETHERNET_HEADER_LEN, "a frame without an Ethernet header");
     let page_len = page.map_or(0, |p| {
@@ -88,8 +99,10 @@ pub(crate) fn check_frame(
         );
         len
     });
-    let len = header.len() + page_len;
-    if header.len() > HEADER_MAX || len > ETHERNET_HEADER_LEN + usize::from(mtu) {
+    assert!(page.is_some() || tail.is_empty(), "a tail without a page");
+    let copied = header.len() + tail.len();
+    let len = copied + page_len;
+    if copied > HEADER_MAX || len > ETHERNET_HEADER_LEN + usize::from(mtu) {
         return Err(TransmitError::TooLong);
     }
     Ok(len)

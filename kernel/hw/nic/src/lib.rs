@@ -25,6 +25,7 @@ mod dma;
 pub mod e1000;
 #[cfg(test)]
 mod fake;
+pub mod folded;
 mod frame;
 mod probe;
 mod registers;
@@ -33,17 +34,18 @@ pub mod virtio;
 
 pub use any::AnyNic;
 pub use choice::Kind;
-pub use dma::{DmaRegion, Environment};
-pub use frame::{NicCounters, PageSlice, TransmitError};
+pub use dma::{DmaRegion, Environment, LandingPage};
+pub use frame::{Arrival, NicCounters, PageSlice, TransmitError};
 pub use probe::{Interrupt, Options, ProbeError, Probed, Seen, probe};
 pub use registers::{Mmio, Registers};
 
+use addr::Frame;
 use frame::{check_frame, is_unicast};
 
-/// Bytes in a receive buffer: the longest frame any driver here receives.
+/// Bytes of the longest frame that any driver here receives.
 pub const BUFFER_LEN: usize = 8192;
 /// Most payload after the 14-byte Ethernet header that any driver here
-/// offers: a receive buffer less virtio's header, Ethernet's, and a VLAN tag,
+/// offers: the longest frame less virtio's header, Ethernet's, and a VLAN tag,
 /// rounded down.
 pub const MTU_MAX: u16 = 8160;
 /// Most bytes that [`Nic::transmit`] copies as header: a whole ordinary frame,
@@ -82,9 +84,10 @@ pub trait Nic {
     /// seconds; the caller asks again and decides how long.
     fn link_up(&mut self) -> bool;
 
-    /// Sends one Ethernet frame: `header`, copied (at least 14 and at most
-    /// [`HEADER_MAX`] bytes), followed by a slice of a page that the device
-    /// reads from the page itself, after this call returns. The page must
+    /// Sends one Ethernet frame: `header`, copied (at least 14 and, with
+    /// `tail`, at most [`HEADER_MAX`] bytes), followed by a slice of a page that
+    /// the device reads from the page itself, after this call returns, and by
+    /// `tail`, copied, which only a frame with a page may have. The page must
     /// stay what it is until [`Nic::transmit_pending`] is false or
     /// [`Nic::pages_sent`] has counted it.
     ///
@@ -93,11 +96,23 @@ pub trait Nic {
     ///
     /// # Panics
     /// If the header is shorter than 14 bytes or the slice leaves its page.
-    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError>;
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError>;
 
-    /// Hands the next received frame to `f` as one slice, padding included,
-    /// and gives its buffer back to the device. False if there was none.
-    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool;
+    /// Hands the next received frame to `f`, padding included, and gives its
+    /// buffers, or what `f` has put in their place, back to the device. False
+    /// if there was none.
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool;
+
+    /// The page frames in which pages land at first: once they have been
+    /// exchanged they are like any others.
+    fn landing_frames(&self) -> Option<(Frame, Frame)> {
+        None
+    }
 
     /// Whether a received frame waits. One memory read, for the last look
     /// before a halt.

@@ -19,6 +19,16 @@ pub const MAX_NODES: usize = 4096;
 /// A 4 KiB page's content.
 pub type PageBytes = [u8; PAGE_SIZE];
 
+/// A page that has come from another node.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Arrived<'a> {
+    /// Its bytes lie in a buffer: who wants them copies them.
+    Bytes(&'a PageBytes),
+    /// It lies in a page frame of the link's. Who keeps the frame puts one of
+    /// its own in its place.
+    Landed(&'a mut Frame),
+}
+
 macro_rules! address {
     ($(#[$doc:meta])* $address:ident, $(#[$fdoc:meta])* $number:ident, $make:ident) => {
         $(#[$doc])*

@@ -10,7 +10,7 @@
 
 use super::replacement::Victim;
 use super::{Coherence, Env, Event, Kind, Message, Open, Output, Violation};
-use addr::{Frame, Gfn, PageBytes, RUN_PAGES};
+use addr::{Arrived, Frame, Gfn, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
 /// Sizes fixed at start.
@@ -346,7 +346,7 @@ impl Coherence {
         &mut self,
         env: &mut Env<'_, M, O>,
         message: Message,
-        page: Option<&PageBytes>,
+        page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
         let leaving = matches!(self.open.get(&gfn.0), Some(Open::Put(_)));
@@ -356,8 +356,8 @@ impl Coherence {
         let room = !leaving && self.room() > 0;
         let frame = if room { self.page_frame() } else { None };
         let kind = match (frame, page) {
-            (Some(frame), Some(bytes)) => {
-                env.memory.copy_in(frame, bytes);
+            (Some(frame), Some(page)) => {
+                let frame = self.land(env.memory, frame, page);
                 let entry = self.newly_held(env.memory, gfn, PageState::Exclusive, frame);
                 self.set_entry(env, gfn, entry);
                 Kind::MoveDone

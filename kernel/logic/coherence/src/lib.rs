@@ -37,7 +37,7 @@ pub use message::{Class, Kind, MESSAGE_LEN, Message};
 pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
 
-use addr::{Access, Frame, Gfn, NodeId, PageBytes};
+use addr::{Access, Arrived, Frame, Gfn, NodeId, PageBytes};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
@@ -117,6 +117,10 @@ pub struct Counters {
     pub materialised: u64,
     /// Pages received as data.
     pub pages_in: u64,
+    /// Pages that came and stay in the frame in which they landed.
+    pub pages_landed: u64,
+    /// Pages that came and were copied to their frame.
+    pub pages_copied: u64,
     /// Pages sent as data.
     pub pages_out: u64,
     /// Replicas dropped because another node writes.
@@ -245,8 +249,44 @@ impl Coherence {
         message: Message,
         page: Option<&PageBytes>,
     ) -> Result<(), Violation> {
+        self.handle_arrived(env, from, message, page.map(Arrived::Bytes))
+    }
+
+    /// Like [`Coherence::handle`], for a page that may lie in a frame of the
+    /// link's already. Such a frame is kept where it can be, and the frame that
+    /// was kept for the page goes to the link in exchange.
+    ///
+    /// # Errors
+    /// As [`Coherence::handle`].
+    pub fn handle_arrived<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+        page: Option<Arrived<'_>>,
+    ) -> Result<(), Violation> {
         self.dispatch(env, from, message, page)?;
         self.settle(env)
+    }
+
+    /// Puts a page that has come into a frame, or in the place of one.
+    pub(crate) fn land(
+        &mut self,
+        memory: &mut impl HostMemory,
+        frame: Frame,
+        page: Arrived<'_>,
+    ) -> Frame {
+        match page {
+            Arrived::Bytes(bytes) => {
+                memory.copy_in(frame, bytes);
+                self.counters.pages_copied += 1;
+                frame
+            }
+            Arrived::Landed(landed) => {
+                self.counters.pages_landed += 1;
+                core::mem::replace(landed, frame)
+            }
+        }
     }
 
     /// Handles the messages that this node has sent to itself.
@@ -265,7 +305,7 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
         from: NodeId,
         message: Message,
-        page: Option<&PageBytes>,
+        page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
         let bad = |why| Err(Violation { from, message, why });
         let Some((home, _)) = self.layout.home(message.gfn) else {

@@ -6,7 +6,7 @@
 //! to take them.
 
 use super::{Coherence, Env, Event, HELD_MAX, Kind, Message, Open, Output, Violation};
-use addr::{Access, Frame, Gfn, PageBytes, RUN_PAGES};
+use addr::{Access, Arrived, Frame, Gfn, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
 /// How an access stands.
@@ -277,7 +277,7 @@ impl Coherence {
         &mut self,
         env: &mut Env<'_, M, O>,
         message: Message,
-        page: Option<&PageBytes>,
+        page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
         let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) else {
@@ -307,12 +307,18 @@ impl Coherence {
                 if fetch.answer != Answer::None {
                     return Err("answered twice");
                 }
-                match page {
-                    Some(bytes) => env.memory.copy_in(fetch.frame, bytes),
-                    None => env.memory.zero(fetch.frame),
-                }
                 fetch.answer = Answer::Data { txn: message.txn, exclusive: message.exclusive };
                 fetch.acks_due += i32::from(message.count);
+                let frame = fetch.frame;
+                match page {
+                    Some(page) => {
+                        let frame = self.land(env.memory, frame, page);
+                        if let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) {
+                            fetch.frame = frame;
+                        }
+                    }
+                    None => env.memory.zero(frame),
+                }
                 self.counters.pages_in += 1;
             }
             other => unreachable!("{other:?} is not for the requester"),

@@ -2,7 +2,7 @@
 //! every message delayed and reordered at random, frames scarce. After every
 //! step each readable copy must equal the last write.
 
-use addr::{Access, Frame, Gfn, NodeId, PageBytes};
+use addr::{Access, Arrived, Frame, Gfn, NodeId, PageBytes};
 use coherence::{Coherence, Env, Kind, Limits, Message, Output, Progress};
 use layout::Layout;
 use paging::memory::fake::VecMemory;
@@ -45,6 +45,8 @@ struct Flight {
 struct Cluster {
     nodes: Vec<(Coherence, VecMemory)>,
     flying: Vec<Flight>,
+    /// Each node's frame in which the next page lands.
+    landing: Vec<Frame>,
     /// Frames delivered, whose release the sender has yet to hear of.
     releases: Vec<(usize, Frame)>,
     written: Vec<(Gfn, u64)>,
@@ -73,9 +75,11 @@ impl Cluster {
             Limits { table_frames: 16, reserve: 12, open_max: 8, puts_max: 4, dones_max: 512 };
         let all = limits.table_frames + limits.reserve + frames;
         let make = |n: usize| {
-            let mut memory = VecMemory::new(all as usize + 1);
+            // One frame more is the link's, in which a page may land.
+            let mut memory = VecMemory::new(all as usize + 2);
             let mut pool = FramePool::new();
             pool.add(Frame(1), Frame(all + 1));
+            pool.know(Frame(all + 1), Frame(all + 2));
             let layout = layout.clone();
             let id = NodeId(n as u16);
             let c = Coherence::new(id, layout, limits, Format::NPT, pool, &mut memory);
@@ -83,6 +87,7 @@ impl Cluster {
         };
         Cluster {
             nodes: (0..nodes).map(make).collect(),
+            landing: vec![Frame(all + 1); nodes],
             flying: vec![],
             releases: vec![],
             written: pages.iter().map(|&g| (Gfn(g), 0)).collect(),
@@ -121,8 +126,20 @@ impl Cluster {
     fn deliver(&mut self, at: usize) {
         let f = self.flying.swap_remove(at);
         let page = f.page.as_ref().map(|(_, bytes)| &**bytes);
-        self.with(f.to, |c, env| c.handle(env, NodeId(f.from as u16), f.message, page))
-            .unwrap_or_else(|v| panic!("{v:?}"));
+        let mut landing = self.landing[f.to];
+        let lands = f.message.gfn.0.is_multiple_of(2);
+        self.with(f.to, |c, env| {
+            let page = match page {
+                Some(bytes) if lands => {
+                    env.memory.write(landing, 0, bytes);
+                    Some(Arrived::Landed(&mut landing))
+                }
+                page => page.map(Arrived::Bytes),
+            };
+            c.handle_arrived(env, NodeId(f.from as u16), f.message, page)
+        })
+        .unwrap_or_else(|v| panic!("{v:?}"));
+        self.landing[f.to] = landing;
         if let Some((frame, _)) = f.page {
             self.releases.push((f.from, frame));
         }

@@ -4,21 +4,50 @@ use crate::fabric::{Fabric, Stopping};
 use crate::io::Control;
 use crate::receiver::Verdict;
 use crate::{Drop, Event, RefuseReason, Sink, Status, StopReason};
-use addr::NodeId;
-use wire::{BROADCAST, Body, Data, Header, Hello, Packet, Probe, ProbeReply, Refuse};
+use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
+use wire::{BROADCAST, Body, Data, Header, Hello, Packet, Payload, Probe, ProbeReply, Refuse};
 
 impl Fabric {
     /// Takes a received frame that starts with its Ethernet header. What is
     /// damaged, foreign or out of date is dropped and counted.
     pub fn handle_frame(&mut self, now_ns: u64, frame: &[u8], sink: &mut impl Sink) {
         self.note_time(now_ns);
-        let taken = Packet::parse(frame).map_err(Drop::from).and_then(|p| self.take(&p, sink));
-        if let Err(reason) = taken {
+        // The page of a message may lie behind its header only.
+        self.handle(Packet::parse(frame).map_err(Drop::from), &mut Frame::default(), sink);
+    }
+
+    /// Takes a received frame whose whole page has landed in the page frame
+    /// `landed`, apart from the rest. Who keeps the page frame has put another
+    /// in its place.
+    pub fn handle_landed(
+        &mut self,
+        now_ns: u64,
+        frame: &[u8],
+        landed: &mut Frame,
+        sink: &mut impl Sink,
+    ) {
+        self.note_time(now_ns);
+        self.handle(Packet::parse_apart(frame, PAGE_SIZE).map_err(Drop::from), landed, sink);
+    }
+
+    #[inline]
+    fn handle(
+        &mut self,
+        packet: Result<Packet<'_>, Drop>,
+        landed: &mut Frame,
+        sink: &mut impl Sink,
+    ) {
+        if let Err(reason) = packet.and_then(|p| self.take(&p, landed, sink)) {
             self.io.counters.drop(reason);
         }
     }
 
-    fn take(&mut self, packet: &Packet<'_>, sink: &mut impl Sink) -> Result<(), Drop> {
+    fn take(
+        &mut self,
+        packet: &Packet<'_>,
+        landed: &mut Frame,
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
         let header = &packet.header;
         let config = &self.io.config;
         if header.cluster != config.cluster {
@@ -33,7 +62,7 @@ impl Fabric {
             return Err(Drop::Echo);
         }
         match &packet.body {
-            Body::Data(data) => self.data(header, data, sink)?,
+            Body::Data(data) => self.data(header, data, landed, sink)?,
             Body::Ack(link) | Body::Heartbeat(link) => {
                 let node = self.peer(header)?;
                 self.acknowledge(node, link)?;
@@ -126,7 +155,13 @@ impl Fabric {
         Ok(())
     }
 
-    fn data(&mut self, header: &Header, data: &Data<'_>, sink: &mut impl Sink) -> Result<(), Drop> {
+    fn data(
+        &mut self,
+        header: &Header,
+        data: &Data<'_>,
+        landed: &mut Frame,
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
         let node = self.peer(header)?;
         if !sink.is_ready() {
             return Err(Drop::Unexpected);
@@ -143,7 +178,10 @@ impl Fabric {
             let from = NodeId(node);
             match verdict {
                 Verdict::Whole => {
-                    let page = data.payload.try_into().ok();
+                    let page = match data.payload {
+                        Payload::Here(bytes) => bytes.try_into().ok().map(Arrived::Bytes),
+                        Payload::Apart(_) => Some(Arrived::Landed(&mut *landed)),
+                    };
                     counters.messages_in[channel.index()] += 1;
                     counters.pages_in += u64::from(page.is_some());
                     sink.deliver(from, channel, message.body, page);
@@ -151,7 +189,8 @@ impl Fabric {
                 Verdict::Assembled(buffer) => {
                     counters.messages_in[channel.index()] += 1;
                     counters.pages_in += 1;
-                    sink.deliver(from, channel, message.body, Some(links.pool.page(buffer)));
+                    let page = Arrived::Bytes(links.pool.page(buffer));
+                    sink.deliver(from, channel, message.body, Some(page));
                     links.pool.give_back(buffer);
                 }
                 Verdict::Kept => {}

@@ -6,7 +6,7 @@ use addr::{PAGE_SIZE, PageBytes};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use wire::{ETHERNET_BYTES, Message, PAGE_OFFSET};
+use wire::{ETHERNET_BYTES, Message, PAGE_OFFSET, Payload};
 
 /// How a page is cut for the link's MTU.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -19,7 +19,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(mtu: u16) -> Plan {
-        let room = (usize::from(mtu) + ETHERNET_BYTES - PAGE_OFFSET).min(PAGE_SIZE) & !7;
+        // What is not a whole page stays within a receive buffer of a page.
+        let mut frame = usize::from(mtu) + ETHERNET_BYTES;
+        if frame < PAGE_OFFSET + PAGE_SIZE {
+            frame = frame.min(PAGE_SIZE);
+        }
+        let room = (frame - PAGE_OFFSET).min(PAGE_SIZE) & !7;
         Plan { parts: PAGE_SIZE.div_ceil(room) as u8, bytes: room as u16 }
     }
 
@@ -114,7 +119,7 @@ impl Receiver {
     pub(crate) fn accept(
         &mut self,
         message: &Message<'_>,
-        payload: &[u8],
+        payload: Payload<'_>,
         (plan, window): (Plan, u8),
         pool: &mut Pool,
     ) -> Verdict {
@@ -133,7 +138,10 @@ impl Receiver {
             parts if parts != plan.parts => Verdict::Malformed,
             1 if payload.len() == PAGE_SIZE => Verdict::Whole,
             1 => Verdict::Malformed,
-            _ => self.assemble(message, payload, plan, pool),
+            _ => match payload {
+                Payload::Here(bytes) => self.assemble(message, bytes, plan, pool),
+                Payload::Apart(_) => Verdict::Malformed,
+            },
         };
         if matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept) {
             self.received |= 1 << offset;
@@ -213,7 +221,8 @@ mod tests {
         let (plan, mut pool) = (Plan::new(9000), Pool::new(0));
         let mut receiver = Receiver::new();
         receiver.awaited = u32::MAX - 1; // numbers wrap
-        let mut take = |n: u32| receiver.accept(&message(n, 0, 0), &[], (plan, 4), &mut pool);
+        let mut take =
+            |n: u32| receiver.accept(&message(n, 0, 0), Payload::Here(&[]), (plan, 4), &mut pool);
         assert_eq!(take(2), Verdict::Beyond);
         assert_eq!(take(1), Verdict::Whole);
         assert_eq!(take(1), Verdict::Duplicate);
@@ -234,7 +243,7 @@ mod tests {
             let bytes = [part + 1; PAGE_SIZE];
             let (_, len) = plan.slice(part);
             let payload = &bytes[..usize::from(len)];
-            r.accept(&message(u32::from(part), part, 3), payload, (plan, 4), pool)
+            r.accept(&message(u32::from(part), part, 3), Payload::Here(payload), (plan, 4), pool)
         };
         assert_eq!(part(&mut a, &mut pool, 2), Verdict::Kept);
         assert_eq!(part(&mut b, &mut pool, 0), Verdict::NoBuffer);

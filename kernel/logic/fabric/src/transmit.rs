@@ -197,7 +197,12 @@ impl Fabric {
         let total = if self.probe_page.is_some() { bytes } else { 0 };
         let (offset, whole) = self.links.as_ref()?.plan.slice(part);
         let len = whole.min(total.saturating_sub(offset));
-        let reply = ProbeReply { token, total, offset: offset.min(total), payload: &[] };
+        let reply = ProbeReply {
+            token,
+            total,
+            offset: offset.min(total),
+            payload: wire::Payload::Apart(0),
+        };
         let header_len = reply.emit(&Header { payload: len, ..header }, buf);
         if offset + len < total {
             self.io.control.unpop(Control::ProbeReply { to, token, bytes, part: part + 1 });

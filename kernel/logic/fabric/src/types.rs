@@ -1,6 +1,6 @@
 //! Values that cross the fabric's surface.
 
-use addr::{Frame, NodeId, PageBytes};
+use addr::{Arrived, Frame, NodeId};
 use alloc::vec::Vec;
 use wire::{BODY_BYTES, Channel, Entry, Mac};
 
@@ -35,7 +35,7 @@ pub trait Sink {
         from: NodeId,
         channel: Channel,
         body: &[u8; BODY_BYTES],
-        page: Option<&PageBytes>,
+        page: Option<Arrived<'_>>,
     );
 }
 

@@ -81,7 +81,8 @@ fn a_lying_peer_breaks_nothing() {
 
 struct Swallow;
 impl fabric::Sink for Swallow {
-    fn deliver(&mut self, _: addr::NodeId, _: Channel, _: &[u8; 32], _: Option<&addr::PageBytes>) {}
+    fn deliver(&mut self, _: addr::NodeId, _: Channel, _: &[u8; 32], _: Option<addr::Arrived<'_>>) {
+    }
 }
 
 fn lie(rng: &mut Rng, me: &Config, liar: &Config, epoch: u64) -> Vec<u8> {

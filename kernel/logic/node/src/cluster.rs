@@ -7,7 +7,7 @@
 use super::actor::{Actor, Control};
 use super::hold::Hold;
 use super::outbox::Outbox;
-use addr::{Access, Gfn, NodeId, PageBytes};
+use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
 use coherence::{Coherence, Env, Limits, Message, Progress, Violation};
 use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
@@ -51,7 +51,7 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
         from: NodeId,
         _channel: Channel,
         body: &[u8; wire::BODY_BYTES],
-        page: Option<&PageBytes>,
+        page: Option<Arrived<'_>>,
     ) {
         if let Some(control) = Control::from_bytes(body) {
             self.cluster.actor.control(&mut self.cluster.outbox, from, control);
@@ -62,7 +62,7 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
             return;
         };
         let mut env = Env { memory: self.memory, out: &mut self.cluster.outbox };
-        if let Err(v) = self.cluster.coherence.handle(&mut env, from, message, page) {
+        if let Err(v) = self.cluster.coherence.handle_arrived(&mut env, from, message, page) {
             self.cluster.fail(Fatal::Violation(v));
         }
     }
@@ -146,16 +146,19 @@ impl Cluster {
         core::mem::take(&mut self.outbox.flush_owed)
     }
 
-    /// Takes a frame from the link.
+    /// Takes a frame from the link, whose page may have landed apart from it.
     pub(crate) fn frame(
         &mut self,
         fabric: &mut Fabric,
         now_ns: u64,
-        bytes: &[u8],
+        (bytes, landed): (&[u8], Option<&mut Frame>),
         memory: &mut impl HostMemory,
     ) {
         let mut inbox = Inbox { cluster: self, memory };
-        fabric.handle_frame(now_ns, bytes, &mut inbox);
+        match landed {
+            None => fabric.handle_frame(now_ns, bytes, &mut inbox),
+            Some(landed) => fabric.handle_landed(now_ns, bytes, landed, &mut inbox),
+        }
         if let Some(from) = fabric.take_heard()
             && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
         {

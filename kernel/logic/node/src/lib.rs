@@ -35,7 +35,7 @@ pub use cluster::{Cluster, Fatal};
 pub use guest::{End, Guest, Step};
 pub use settings::Settings;
 
-use addr::Gfn;
+use addr::{Frame, Gfn};
 use fabric::{Event, Fabric, Transmit};
 use paging::HostMemory;
 use stages::Stages;
@@ -91,10 +91,32 @@ impl Node {
         match &mut self.cluster {
             Some(cluster) => {
                 self.serving_since = tsc;
-                cluster.frame(&mut self.fabric, now_ns, bytes, memory);
+                cluster.frame(&mut self.fabric, now_ns, (bytes, None), memory);
             }
             None => self.fabric.handle_frame(now_ns, bytes, &mut Nobody),
         }
+    }
+
+    /// Takes a frame whose whole page has landed in a page frame of the
+    /// link's, apart from its other `bytes`. Says which page frame the link
+    /// has from now on: `page`, or another if this node keeps that one.
+    pub fn landed(
+        &mut self,
+        tsc: u64,
+        bytes: &[u8],
+        page: Frame,
+        memory: &mut impl HostMemory,
+    ) -> Frame {
+        let now_ns = self.clock.ns(tsc);
+        let mut page = page;
+        match &mut self.cluster {
+            Some(cluster) => {
+                self.serving_since = tsc;
+                cluster.frame(&mut self.fabric, now_ns, (bytes, Some(&mut page)), memory);
+            }
+            None => self.fabric.handle_landed(now_ns, bytes, &mut page, &mut Nobody),
+        }
+        page
     }
 
     /// Hands the next frame for the link: its first part in `header`, the rest
@@ -237,7 +259,7 @@ impl fabric::Sink for Nobody {
         _: addr::NodeId,
         _: wire::Channel,
         _: &[u8; wire::BODY_BYTES],
-        _: Option<&addr::PageBytes>,
+        _: Option<addr::Arrived<'_>>,
     ) {
     }
 }

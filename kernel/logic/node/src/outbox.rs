@@ -119,7 +119,7 @@ mod tests {
             _: NodeId,
             _: Channel,
             _: &[u8; wire::BODY_BYTES],
-            _: Option<&addr::PageBytes>,
+            _: Option<addr::Arrived<'_>>,
         ) {
         }
     }

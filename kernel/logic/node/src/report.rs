@@ -70,6 +70,8 @@ pub fn counters(out: &mut dyn Write, cluster: &Cluster, fabric: &Fabric) -> fmt:
         ("zero_pages", c.zero_pages),
         ("materialised", c.materialised),
         ("pages_in", c.pages_in),
+        ("pages_landed", c.pages_landed),
+        ("pages_copied", c.pages_copied),
         ("pages_out", c.pages_out),
         ("invalidated", c.invalidated),
         ("dropped", c.dropped),

@@ -71,6 +71,17 @@ impl FramePool {
         }
     }
 
+    /// Makes the frames `start..end` known, which somebody else has now and
+    /// may exchange for frames of the pool.
+    pub fn know(&mut self, start: Frame, end: Frame) {
+        let mut at = start.0;
+        while at < end.0 {
+            let base = Frame(at).run_start();
+            self.chunk_at(base);
+            at = base.0 + RUN_PAGES;
+        }
+    }
+
     fn chunk_at(&mut self, base: Frame) -> u32 {
         match self.chunks.binary_search_by_key(&base, |c| c.base) {
             Ok(i) => i as u32,
@@ -234,6 +245,19 @@ mod tests {
         assert_eq!(pool.allocate_run(), Some(Frame(1536)));
         assert_eq!(pool.allocate_run(), Some(Frame(1024)));
         assert_eq!(pool.allocate_run(), None);
+    }
+
+    #[test]
+    fn frames_of_others_can_be_exchanged() {
+        let mut pool = FramePool::new();
+        pool.add(Frame(0), Frame(8));
+        pool.know(Frame(500), Frame(1600));
+        let mine = pool.allocate().unwrap();
+        assert!(mine.0 < 8);
+        pool.release(Frame(1599));
+        assert_eq!((pool.free_frames(), pool.total_frames()), (8, 8));
+        pool.add(Frame(1600), Frame(1610));
+        assert_eq!(pool.total_frames(), 18);
     }
 
     #[test]

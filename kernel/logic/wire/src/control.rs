@@ -1,7 +1,7 @@
 //! The rare frames: Hello, Accept, Refuse, Stop, Probe and ProbeReply.
 
 use crate::bytes::{put, u16_at, u64_at};
-use crate::{Entry, HEADER_BYTES, Header, PAGE_OFFSET, WireError, header};
+use crate::{Entry, HEADER_BYTES, Header, PAGE_OFFSET, Payload, WireError, header};
 use addr::PAGE_SIZE;
 
 /// Zeroes and heads a frame of `N` bytes, lets `fill` write it, seals it.
@@ -194,7 +194,7 @@ pub struct ProbeReply<'a> {
     /// Where this part starts in the answer.
     pub offset: u16,
     /// This part.
-    pub payload: &'a [u8],
+    pub payload: Payload<'a>,
 }
 
 impl<'a> ProbeReply<'a> {
@@ -208,10 +208,13 @@ impl<'a> ProbeReply<'a> {
         })
     }
 
-    pub(crate) fn parse(frame: &'a [u8], header: &Header) -> Result<ProbeReply<'a>, WireError> {
+    pub(crate) fn parse(
+        frame: &'a [u8],
+        header: &Header,
+        apart: Option<usize>,
+    ) -> Result<ProbeReply<'a>, WireError> {
         let b = header::checked::<PAGE_OFFSET>(frame)?;
-        let payload = usize::from(header.payload);
-        let payload = frame.get(PAGE_OFFSET..PAGE_OFFSET + payload).ok_or(WireError::Short)?;
+        let payload = Payload::find(frame, PAGE_OFFSET, header, apart)?;
         let (total, offset) = (u16_at(b, 56), u16_at(b, 58));
         let end = usize::from(offset) + payload.len();
         if usize::from(total) > PAGE_SIZE || end > usize::from(total) {

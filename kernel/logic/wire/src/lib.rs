@@ -8,8 +8,9 @@
 //!
 //! Offsets are from the first byte of the Ethernet header, so that everything
 //! the processor touches is 8-byte aligned in the frame and a page always
-//! starts at byte [`PAGE_OFFSET`]: a driver whose receive buffer starts
-//! `PAGE_OFFSET` bytes before a page boundary gets pages page-aligned.
+//! starts at byte [`PAGE_OFFSET`]. A link may carry a frame with a whole page
+//! in another order, so that the page lands in a page frame of its own: then
+//! header and page are looked at apart ([`Packet::parse_apart`]).
 //!
 //! ```text
 //!   0  destination MAC   6  source MAC   12  EtherType (big-endian)
@@ -45,7 +46,7 @@ mod roster;
 
 pub use control::{Accept, Hello, Probe, ProbeReply, Refuse, Stop};
 pub use header::{Header, seal};
-pub use link::{Channel, Data, DataWriter, Link, Message};
+pub use link::{Channel, Data, DataWriter, Link, Message, Payload};
 pub use packet::{Body, Packet};
 pub use roster::{Entry, Roster, emit_roster, roster_room};
 

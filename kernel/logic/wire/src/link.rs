@@ -126,6 +126,49 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The payload of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Payload<'a> {
+    /// It follows the header.
+    Here(&'a [u8]),
+    /// So many bytes that lie somewhere else.
+    Apart(usize),
+}
+
+impl<'a> Payload<'a> {
+    /// Bytes in it.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Payload::Here(bytes) => bytes.len(),
+            Payload::Apart(len) => *len,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The payload that the header speaks of: behind `end` in the frame, or
+    /// `apart` where that is given.
+    #[inline]
+    pub(crate) fn find(
+        frame: &'a [u8],
+        end: usize,
+        header: &Header,
+        apart: Option<usize>,
+    ) -> Result<Payload<'a>, WireError> {
+        let len = usize::from(header.payload);
+        match apart {
+            None => frame.get(end..end + len).map(Payload::Here).ok_or(WireError::Short),
+            Some(there) if there == len => Ok(Payload::Apart(len)),
+            Some(_) => Err(WireError::Malformed),
+        }
+    }
+}
+
 /// A Data frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Data<'a> {
@@ -133,7 +176,7 @@ pub struct Data<'a> {
     pub link: Link,
     messages: &'a [[u8; MESSAGE_BYTES]],
     /// The page or the part of it that belongs to the only message.
-    pub payload: &'a [u8],
+    pub payload: Payload<'a>,
 }
 
 impl<'a> Data<'a> {
@@ -144,7 +187,11 @@ impl<'a> Data<'a> {
     }
 
     #[inline]
-    pub(crate) fn parse(frame: &'a [u8], header: &Header) -> Result<Data<'a>, WireError> {
+    pub(crate) fn parse(
+        frame: &'a [u8],
+        header: &Header,
+        apart: Option<usize>,
+    ) -> Result<Data<'a>, WireError> {
         let b = frame.first_chunk::<LINK_END>().ok_or(WireError::Short)?;
         let count = usize::from(b[63]);
         let end = LINK_END + count * MESSAGE_BYTES;
@@ -152,8 +199,7 @@ impl<'a> Data<'a> {
         if !header::sealed(whole) {
             return Err(WireError::Check);
         }
-        let payload_end = end + usize::from(header.payload);
-        let payload = frame.get(end..payload_end).ok_or(WireError::Short)?;
+        let payload = Payload::find(frame, end, header, apart)?;
         let (messages, _) = whole[LINK_END..].as_chunks::<MESSAGE_BYTES>();
         if count == 0 || payload.len() > PAGE_SIZE {
             return Err(WireError::Malformed);

@@ -50,9 +50,26 @@ impl<'a> Packet<'a> {
     /// Says what is wrong; no input panics.
     #[inline]
     pub fn parse(frame: &'a [u8]) -> Result<Packet<'a>, WireError> {
+        Packet::read(frame, None)
+    }
+
+    /// Checks and reads a frame of which `frame` is all but the payload, which
+    /// is `payload` bytes somewhere else.
+    ///
+    /// # Errors
+    /// As [`Packet::parse`]; also for kinds that have no payload.
+    pub fn parse_apart(frame: &'a [u8], payload: usize) -> Result<Packet<'a>, WireError> {
+        Packet::read(frame, Some(payload))
+    }
+
+    #[inline]
+    fn read(frame: &'a [u8], apart: Option<usize>) -> Result<Packet<'a>, WireError> {
         let header = Header::parse(frame)?;
+        if apart.is_some() && !matches!(header.kind, Kind::Data | Kind::ProbeReply) {
+            return Err(WireError::Malformed);
+        }
         let body = match header.kind {
-            Kind::Data => Body::Data(Data::parse(frame, &header)?),
+            Kind::Data => Body::Data(Data::parse(frame, &header, apart)?),
             Kind::Hello => Body::Hello(Hello::parse(frame, &header)?),
             Kind::Propose => Body::Propose(Roster::parse(frame, &header)?),
             Kind::Commit => Body::Commit(Roster::parse(frame, &header)?),
@@ -66,7 +83,7 @@ impl<'a> Packet<'a> {
                 Body::StopAck
             }
             Kind::Probe => Body::Probe(Probe::parse(frame, &header)?),
-            Kind::ProbeReply => Body::ProbeReply(ProbeReply::parse(frame, &header)?),
+            Kind::ProbeReply => Body::ProbeReply(ProbeReply::parse(frame, &header, apart)?),
         };
         Ok(Packet { header, body })
     }

@@ -3,7 +3,7 @@
 use addr::PAGE_SIZE;
 use wire::{
     Accept, Body, Channel, DataWriter, Entry, Header, Hello, Kind, Link, Message, PAGE_OFFSET,
-    Packet, Probe, ProbeReply, Refuse, Stop, WireError, emit_roster, roster_room, seal,
+    Packet, Payload, Probe, ProbeReply, Refuse, Stop, WireError, emit_roster, roster_room, seal,
 };
 
 fn header(kind: Kind) -> Header {
@@ -64,7 +64,7 @@ fn samples() -> Vec<Vec<u8>> {
     keep(&b, len);
     let len = Probe { token: 8, bytes: 4096 }.emit(&header(Kind::Probe), &mut b);
     keep(&b, len);
-    let reply = ProbeReply { token: 8, total: 100, offset: 40, payload: &[] };
+    let reply = ProbeReply { token: 8, total: 100, offset: 40, payload: Payload::Apart(0) };
     let len = reply.emit(&Header { payload: 60, ..header(Kind::ProbeReply) }, &mut b);
     keep(&b, len + 60);
     let mut writer = DataWriter::new(&mut b);
@@ -122,7 +122,7 @@ fn every_kind_comes_back() {
                 let m = d.messages().next().unwrap();
                 let got = (m.channel, m.sequence, m.part, m.parts, m.body[0]);
                 assert_eq!(got, (Channel::Response, 42, 2, 3, 9));
-                assert_eq!(d.payload, &frame[PAGE_OFFSET..]);
+                assert_eq!(d.payload, Payload::Here(&frame[PAGE_OFFSET..]));
             }
         }
     }
@@ -142,7 +142,15 @@ fn a_page_starts_where_promised() {
     assert_eq!(len, PAGE_OFFSET);
     b.resize(PAGE_OFFSET + PAGE_SIZE, 5);
     let Body::Data(data) = Packet::parse(&b).unwrap().body else { panic!("data was written") };
-    assert_eq!(data.payload, [5; PAGE_SIZE]);
+    assert_eq!(data.payload, Payload::Here(&[5; PAGE_SIZE]));
+    // The same frame, its page apart.
+    let head = &b[..PAGE_OFFSET];
+    let Ok(Packet { body: Body::Data(data), .. }) = Packet::parse_apart(head, PAGE_SIZE) else {
+        panic!("a page apart is none")
+    };
+    assert_eq!((data.payload, data.messages().count()), (Payload::Apart(PAGE_SIZE), 1));
+    assert_eq!(Packet::parse_apart(head, PAGE_SIZE - 1), Err(WireError::Malformed));
+    assert_eq!(Packet::parse_apart(&b, 0), Err(WireError::Malformed));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::wire::repair;
 use crate::input::Input;
-use addr::{Frame, NodeId, PageBytes};
+use addr::{Arrived, Frame, NodeId};
 use fabric::{Channel, Config, Event, Fabric, Outgoing, Sink};
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -23,7 +23,7 @@ impl Sink for Anything {
         _: NodeId,
         _: Channel,
         _: &[u8; wire::BODY_BYTES],
-        _: Option<&PageBytes>,
+        _: Option<Arrived<'_>>,
     ) {
     }
 }

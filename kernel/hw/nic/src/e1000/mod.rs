@@ -16,9 +16,10 @@ mod tests;
 mod transmit;
 
 use crate::{
-    BUFFER_LEN, Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, Registers,
+    Arrival, BUFFER_LEN, Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, Registers,
     TransmitError,
 };
+use addr::Frame;
 use receive::ReceiveRing;
 use registers::{
     BLOCK_LEN, ICR, ICS, IMC, IMS, INTERRUPT_LSC, INTERRUPT_RXDMT0, INTERRUPT_RXO, INTERRUPT_RXT0,
@@ -108,16 +109,25 @@ impl<R: Registers> Nic for E1000<R> {
         self.registers.read32(STATUS) & STATUS_LU != 0
     }
 
-    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError> {
-        let len = crate::check_frame(self.mtu, header, page)?;
-        let result = self.transmit.transmit(&mut self.registers, header, page);
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
+        let len = crate::check_frame(self.mtu, header, page, tail)?;
+        let result = self.transmit.transmit(&mut self.registers, header, page, tail);
         self.counters.count_transmit(len, result);
         result
     }
 
-    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool {
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         let (received, dropped) = self.receive.receive(&mut self.registers, f);
         self.counters.count_receive(received, dropped)
+    }
+
+    fn landing_frames(&self) -> Option<(Frame, Frame)> {
+        Some(self.receive.landing_frames())
     }
 
     fn receive_ready(&self) -> bool {

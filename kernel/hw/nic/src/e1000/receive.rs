@@ -1,6 +1,8 @@
-//! The receive ring: fixed buffers of 8192 bytes, one frame in each.
+//! The receive ring: page frames as buffers. A frame of up to a page lies in
+//! one of them, a longer one in two, of which the first may be exchanged for
+//! another page frame.
 //!
-//! Fixed cost: [`RING`] x 8 KiB of buffers and 4 KiB of descriptors. The
+//! Fixed cost: [`RING`] x 4 KiB of buffers and 8 KiB of descriptors. The
 //! driver owns the descriptors from `next` up to the tail register; the device
 //! owns the others. The tail is written for [`RETURN_BATCH`] descriptors at a
 //! time, because each register write is an exit on an emulator and a posted
@@ -9,18 +11,22 @@
 use super::registers::{
     DESCRIPTOR_FIELDS, DESCRIPTOR_LEN, RDBAH, RDBAL, RDH, RDLEN, RDT, RX_DD, RX_EOP, RX_ERRORS,
 };
-use crate::{BUFFER_LEN, DmaRegion, Environment, Registers};
+use crate::{Arrival, DmaRegion, Environment, LandingPage, Registers};
+use addr::{Frame, PAGE_SIZE};
+use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 
 /// Descriptors in the ring.
-pub(super) const RING: usize = 256;
+pub(super) const RING: usize = 512;
 /// Descriptors given back with one register write.
-pub(super) const RETURN_BATCH: usize = 16;
+pub(super) const RETURN_BATCH: usize = 32;
 
 /// The ring and its buffers.
 pub(super) struct ReceiveRing {
     descriptors: DmaRegion,
-    buffers: DmaRegion,
+    pages: Vec<LandingPage>,
+    /// The page frames that were the buffers at first.
+    landing: (Frame, Frame),
     /// The descriptor that the device fills next.
     next: usize,
     /// Consumed descriptors the device was not yet told of.
@@ -32,7 +38,11 @@ pub(super) struct ReceiveRing {
 /// What lay in one descriptor.
 enum Slot {
     Empty,
+    /// A frame of so many bytes.
     Frame(usize),
+    /// A frame that fills this buffer and goes on in the next one, with so
+    /// many bytes.
+    Long(usize),
     Dropped,
 }
 
@@ -40,8 +50,14 @@ impl ReceiveRing {
     /// Takes the ring's memory; `None` if there is not enough.
     pub(super) fn new(environment: &mut dyn Environment) -> Option<ReceiveRing> {
         let descriptors = environment.dma(RING * DESCRIPTOR_LEN)?;
-        let buffers = environment.dma(RING * BUFFER_LEN)?;
-        Some(ReceiveRing { descriptors, buffers, next: 0, unreturned: 0, skipping: false })
+        let pages = environment.dma(RING * PAGE_SIZE)?.into_pages();
+        let first = pages.first()?.frame();
+        let landing = (first, first.offset_by(RING as u64));
+        Some(ReceiveRing { descriptors, pages, landing, next: 0, unreturned: 0, skipping: false })
+    }
+
+    pub(super) fn landing_frames(&self) -> (Frame, Frame) {
+        self.landing
     }
 
     /// Points the device at the ring and gives it all descriptors but one (a
@@ -49,7 +65,7 @@ impl ReceiveRing {
     pub(super) fn attach(&mut self, registers: &mut impl Registers) {
         for index in 0..RING {
             let place = index * DESCRIPTOR_LEN;
-            self.descriptors.write(place, self.buffers.bus(index * BUFFER_LEN));
+            self.descriptors.write(place, self.pages[index].frame().start().0);
             self.descriptors.write(place + DESCRIPTOR_FIELDS, 0u64);
         }
         let bus = self.descriptors.bus(0);
@@ -63,35 +79,53 @@ impl ReceiveRing {
 
     /// Whether the device has filled the next descriptor.
     pub(super) fn ready(&self) -> bool {
-        let place = self.next * DESCRIPTOR_LEN + DESCRIPTOR_FIELDS;
-        self.descriptors.read::<u64>(place) & RX_DD != 0
+        self.fields(self.next) & RX_DD != 0
+    }
+
+    fn fields(&self, index: usize) -> u64 {
+        self.descriptors.read(index * DESCRIPTOR_LEN + DESCRIPTOR_FIELDS)
+    }
+
+    fn after(index: usize) -> usize {
+        (index + 1) % RING
     }
 
     /// Judges the next descriptor. Its length is the device's word and is
     /// checked against the buffer.
     fn look(&mut self) -> Slot {
-        let place = self.next * DESCRIPTOR_LEN + DESCRIPTOR_FIELDS;
-        let fields: u64 = self.descriptors.read(place);
+        let fields = self.fields(self.next);
         if fields & RX_DD == 0 {
             return Slot::Empty;
         }
         fence(Ordering::Acquire);
+        let good = |fields: u64| {
+            let len = (fields & 0xFFFF) as usize;
+            (fields & RX_ERRORS == 0 && (1..=PAGE_SIZE).contains(&len)).then_some(len)
+        };
         let last = fields & RX_EOP != 0;
+        if !last && !self.skipping {
+            let rest = self.fields(Self::after(self.next));
+            if rest & RX_DD == 0 {
+                return Slot::Empty; // it is still coming
+            }
+            fence(Ordering::Acquire);
+            if rest & RX_EOP != 0
+                && good(fields) == Some(PAGE_SIZE)
+                && let Some(len) = good(rest)
+            {
+                return Slot::Long(len);
+            }
+        }
         let whole = last && !self.skipping;
         self.skipping = !last;
-        let len = (fields & 0xFFFF) as usize;
-        if whole && fields & RX_ERRORS == 0 && (1..=BUFFER_LEN).contains(&len) {
-            Slot::Frame(len)
-        } else {
-            Slot::Dropped
-        }
+        good(fields).filter(|_| whole).map_or(Slot::Dropped, Slot::Frame)
     }
 
     /// Gives the current descriptor back to the device.
     fn advance(&mut self, registers: &mut impl Registers) {
         self.descriptors.write(self.next * DESCRIPTOR_LEN + DESCRIPTOR_FIELDS, 0u64);
         let returned = self.next;
-        self.next = (self.next + 1) % RING;
+        self.next = Self::after(self.next);
         self.unreturned += 1;
         if self.unreturned == RETURN_BATCH {
             self.unreturned = 0;
@@ -100,22 +134,39 @@ impl ReceiveRing {
         }
     }
 
+    /// Hands on a frame in two buffers, and takes note of a new page frame.
+    fn long(&mut self, rest: usize, f: impl FnOnce(Arrival<'_>)) {
+        let after = Self::after(self.next);
+        let Ok([page, tail]) = self.pages.get_disjoint_mut([self.next, after]) else {
+            unreachable!("two places of one ring")
+        };
+        f(Arrival::Long(page, tail.bytes_mut(rest)));
+        let address = page.frame().start().0;
+        self.descriptors.write(self.next * DESCRIPTOR_LEN, address);
+    }
+
     /// Hands the next good frame to `f`. Returns its length, and how many
     /// descriptors with damaged or oversized frames were passed over; bounded
     /// by one turn of the ring.
     pub(super) fn receive(
         &mut self,
         registers: &mut impl Registers,
-        f: impl FnOnce(&[u8]),
+        f: impl FnOnce(Arrival<'_>),
     ) -> (Option<usize>, u64) {
         let mut dropped = 0;
         for _ in 0..RING {
             match self.look() {
                 Slot::Empty => return (None, dropped),
                 Slot::Frame(len) => {
-                    f(self.buffers.bytes(self.next * BUFFER_LEN, len));
+                    f(Arrival::Whole(self.pages[self.next].bytes(len)));
                     self.advance(registers);
                     return (Some(len), dropped);
+                }
+                Slot::Long(rest) => {
+                    self.long(rest, f);
+                    self.advance(registers);
+                    self.advance(registers);
+                    return (Some(PAGE_SIZE + rest), dropped);
                 }
                 Slot::Dropped => {
                     dropped += 1;

@@ -69,8 +69,8 @@ pub(super) const INTERRUPT_RXT0: u32 = 1 << 7;
 pub(super) const RCTL_EN: u32 = 1 << 1;
 pub(super) const RCTL_LPE: u32 = 1 << 5;
 pub(super) const RCTL_BAM: u32 = 1 << 15;
-/// BSIZE 10b with BSEX: buffers of 8192 bytes.
-pub(super) const RCTL_BSIZE_8192: u32 = 0b10 << 16 | 1 << 25;
+/// BSIZE 11b with BSEX: buffers of 4096 bytes.
+pub(super) const RCTL_BSIZE_4096: u32 = 0b11 << 16 | 1 << 25;
 pub(super) const RCTL_SECRC: u32 = 1 << 26;
 
 pub(super) const TCTL_EN: u32 = 1 << 1;

@@ -140,5 +140,5 @@ pub(super) fn start(
 
     // RCTL is written once: QEMU receives nothing for a second after a write.
     receive.attach(registers);
-    registers.write32(RCTL, RCTL_EN | RCTL_LPE | RCTL_BAM | RCTL_BSIZE_8192 | RCTL_SECRC);
+    registers.write32(RCTL, RCTL_EN | RCTL_LPE | RCTL_BAM | RCTL_BSIZE_4096 | RCTL_SECRC);
 }

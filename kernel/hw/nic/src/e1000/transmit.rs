@@ -1,9 +1,10 @@
 //! The transmit ring: a header slot, then a slice of a page, per frame.
 //!
 //! A frame takes one descriptor for its header, which is copied to a slot of
-//! the driver, and one for a page slice, which the device reads from the page
-//! itself. There are half as many slots as descriptors, so slots run out first
-//! and the tail never meets the head.
+//! the driver, one for a page slice, which the device reads from the page
+//! itself, and one for what follows, copied to the slot as well. There are four
+//! times as many descriptors as slots, so slots run out first and the tail
+//! never meets the head.
 //!
 //! The device reports a descriptor done only where RS is set: for every frame
 //! with a page, since somebody waits for that page, and for every
@@ -18,11 +19,10 @@ use crate::{DmaRegion, Environment, HEADER_MAX, PageSlice, Registers, TransmitEr
 use core::sync::atomic::{Ordering, fence};
 
 /// Descriptors in the ring.
-pub(super) const RING: usize = 256;
+pub(super) const RING: usize = 512;
 /// Header slots.
-pub(super) const SLOTS: usize = RING / 2;
-/// Frames in flight at most: an even 127 x 2 descriptors leave the ring's tail
-/// short of its head.
+pub(super) const SLOTS: usize = RING / 4;
+/// Frames in flight at most.
 pub(super) const FRAMES: usize = SLOTS - 1;
 /// A frame without a page asks for a report this often.
 pub(super) const REPORT_EVERY: u64 = 16;
@@ -145,6 +145,7 @@ impl TransmitRing {
         registers: &mut impl Registers,
         header: &[u8],
         page: Option<PageSlice>,
+        tail: &[u8],
     ) -> Result<(), TransmitError> {
         if self.room_at_least() == 0 {
             return Err(TransmitError::Full);
@@ -157,8 +158,16 @@ impl TransmitRing {
         match page {
             None => self.put(address, header.len(), end_command),
             Some(page) => {
+                let (page_end, tail_end) = match tail.is_empty() {
+                    true => (end_command, None),
+                    false => (0, Some(end_command)),
+                };
                 self.put(address, header.len(), 0);
-                self.put(page.address(), usize::from(page.len), end_command);
+                self.put(page.address(), usize::from(page.len), page_end);
+                if let Some(command) = tail_end {
+                    self.headers.copy_in(slot * HEADER_MAX + header.len(), tail);
+                    self.put(address + header.len() as u64, tail.len(), command);
+                }
             }
         }
         let end = (self.tail + RING - 1) % RING;

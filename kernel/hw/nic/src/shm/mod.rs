@@ -22,7 +22,7 @@ mod tests;
 pub use region::SharedRegion;
 
 use crate::frame::check_frame;
-use crate::{Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, TransmitError};
+use crate::{Arrival, Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, TransmitError};
 use ring::{ENTRIES, FRAME_MAX, RING_BYTES, Reader, Writer};
 
 /// PCI vendor and device of ivshmem.
@@ -133,7 +133,7 @@ impl SharedMemory {
         }
     }
 
-    fn put(&mut self, to: usize, header: &[u8], page: Option<PageSlice>) -> bool {
+    fn put(&mut self, to: usize, header: &[u8], page: Option<PageSlice>, tail: &[u8]) -> bool {
         let Some(at) = self.writers[to].place(&self.region) else { return false };
         self.region.copy_in(at, header);
         let mut len = header.len();
@@ -145,6 +145,8 @@ impl SharedMemory {
             }
             len += usize::from(page.len);
         }
+        self.region.copy_in(at + len, tail);
+        len += tail.len();
         self.writers[to].publish(&mut self.region, len);
         true
     }
@@ -172,17 +174,22 @@ impl Nic for SharedMemory {
         self.owner(self.place) == self.identity
     }
 
-    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError> {
-        let len = check_frame(self.mtu, header, page)?;
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
+        let len = check_frame(self.mtu, header, page, tail)?;
         let result = match self.target(header)? {
             Some(to) if to == self.place || to >= self.places => Ok(()),
-            Some(to) if self.put(to, header, page) => Ok(()),
+            Some(to) if self.put(to, header, page, tail) => Ok(()),
             Some(_) => Err(TransmitError::Full),
             None => {
                 // Whoever has no room misses it, as on any wire.
                 for to in 0..self.places {
                     if to != self.place && self.owner(to) != 0 {
-                        let _ = self.put(to, header, page);
+                        let _ = self.put(to, header, page, tail);
                     }
                 }
                 Ok(())
@@ -193,7 +200,7 @@ impl Nic for SharedMemory {
         result
     }
 
-    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool {
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         for _ in 0..ENTRIES {
             let Some(from) = self.waiting() else { return false };
             self.turn = from + 1;
@@ -204,7 +211,7 @@ impl Nic for SharedMemory {
             self.readers[from].advance(&mut self.region);
             self.counters.count_receive(len, u64::from(len.is_none()));
             if let Some(len) = len {
-                f(&self.buffer[..len]);
+                f(Arrival::Whole(&self.buffer[..len]));
                 return true;
             }
         }

@@ -28,7 +28,7 @@ fn frame(to: [u8; 6], from: [u8; 6], fill: u8) -> Vec<u8> {
 
 fn take(node: &mut SharedMemory) -> Option<Vec<u8>> {
     let mut got = None;
-    let any = node.receive(|bytes| got = Some(bytes.to_vec()));
+    let any = node.receive(|arrival| got = Some(crate::fake::bytes_of(arrival)));
     assert_eq!(any, got.is_some());
     got
 }
@@ -52,7 +52,7 @@ fn frames_with_pages_arrive_whole_and_in_order() {
     for n in 0..500u64 {
         let with_page = n % 3 == 0;
         let header = frame(b.mac(), a.mac(), n as u8);
-        a.transmit(&header, with_page.then_some(page)).unwrap();
+        a.transmit(&header, with_page.then_some(page), &[]).unwrap();
         assert!(b.receive_ready() && !a.receive_ready());
         let got = take(&mut b).unwrap();
         assert_eq!(got[..header.len()], header[..]);
@@ -70,11 +70,11 @@ fn a_full_ring_says_so_and_loses_nothing() {
     let (mut a, mut b) = (node(shared, 1).unwrap(), node(shared, 2).unwrap());
     let mut sent = 0u8;
     while a.room() > 0 {
-        a.transmit(&frame(b.mac(), a.mac(), sent), None).unwrap();
+        a.transmit(&frame(b.mac(), a.mac(), sent), None, &[]).unwrap();
         sent += 1;
     }
     assert_eq!(u64::from(sent), ENTRIES);
-    assert_eq!(a.transmit(&frame(b.mac(), a.mac(), 0), None), Err(TransmitError::Full));
+    assert_eq!(a.transmit(&frame(b.mac(), a.mac(), 0), None, &[]), Err(TransmitError::Full));
     assert_eq!(take(&mut b).unwrap()[20], 0);
     assert_eq!(a.room(), 1);
     for n in 1..sent {
@@ -88,9 +88,9 @@ fn a_broadcast_reaches_all_others_and_strangers_nobody() {
     let shared = memory(4);
     let mut nodes: Vec<_> = (1..=3).map(|id| node(shared, id).unwrap()).collect();
     let from = nodes[1].mac();
-    nodes[1].transmit(&frame([0xFF; 6], from, 9), None).unwrap();
-    nodes[1].transmit(&frame([2, 0, 0, 0, 0, 1], from, 9), None).unwrap();
-    nodes[1].transmit(&frame([0x02, 0x50, 0x47, 0x53, 0x4D, 200], from, 9), None).unwrap();
+    nodes[1].transmit(&frame([0xFF; 6], from, 9), None, &[]).unwrap();
+    nodes[1].transmit(&frame([2, 0, 0, 0, 0, 1], from, 9), None, &[]).unwrap();
+    nodes[1].transmit(&frame([0x02, 0x50, 0x47, 0x53, 0x4D, 200], from, 9), None, &[]).unwrap();
     let got: Vec<_> = nodes.iter_mut().map(|n| std::iter::from_fn(|| take(n)).count()).collect();
     assert_eq!(got, [1, 0, 1]);
 }
@@ -112,7 +112,7 @@ fn lengths_and_counts_that_cannot_be_are_dropped() {
     assert_eq!(b.counters().dropped, 4);
     // A reader that claims to have read what was never written.
     for _ in 0..40 {
-        a.transmit(&frame(b.mac(), a.mac(), 1), None).unwrap();
+        a.transmit(&frame(b.mac(), a.mac(), 1), None, &[]).unwrap();
     }
     liar.write(ring, u64::MAX);
     assert_eq!(a.room() as u64, ENTRIES - 40 + 4);

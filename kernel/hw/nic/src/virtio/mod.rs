@@ -17,8 +17,8 @@ mod transport;
 pub use transport::{InterruptKind, Structures};
 
 use crate::{
-    BUFFER_LEN, DmaRegion, ETHERNET_HEADER_LEN, Environment, HEADER_MAX, MTU_MAX, Nic, NicCounters,
-    NicError, PageSlice, Registers, TransmitError, is_unicast,
+    Arrival, BUFFER_LEN, DmaRegion, ETHERNET_HEADER_LEN, Environment, HEADER_MAX, MTU_MAX, Nic,
+    NicCounters, NicError, PageSlice, Registers, TransmitError, is_unicast,
 };
 use queue::{Part, Queue, Used};
 use registers::{NET_HEADER_LEN, NO_VECTOR, RECEIVE_QUEUE, TRANSMIT_QUEUE, common, feature, net};
@@ -34,10 +34,12 @@ pub const DEVICE_LEN: usize = net::LEN;
 
 /// Receive buffers at most: 2 MiB.
 const RECEIVE_SIZE: u16 = 256;
-/// Transmit descriptors at most, two for each frame.
+/// Transmit descriptors at most.
 const TRANSMIT_SIZE: u16 = 256;
+/// Descriptors of a frame: header, page, what follows, and one to spare.
+const LINKS: u16 = 4;
 /// Frames in flight at most.
-const CHAINS: usize = TRANSMIT_SIZE as usize / 2;
+const CHAINS: usize = TRANSMIT_SIZE as usize / LINKS as usize;
 /// A header slot: virtio's header, then ours.
 const SLOT_LEN: usize = NET_HEADER_LEN + HEADER_MAX + 4;
 /// Smallest MTU that a device may have (5.1.4.1).
@@ -191,7 +193,7 @@ impl<R: Registers> VirtioNet<R> {
             structures.make_queue(RECEIVE_QUEUE, RECEIVE_SIZE, 1, vector, environment)?;
         let receive = Channel { queue, notify, index: RECEIVE_QUEUE };
         let (queue, notify) =
-            structures.make_queue(TRANSMIT_QUEUE, TRANSMIT_SIZE, 2, NO_VECTOR, environment)?;
+            structures.make_queue(TRANSMIT_QUEUE, TRANSMIT_SIZE, LINKS, NO_VECTOR, environment)?;
         let transmit = Channel { queue, notify, index: TRANSMIT_QUEUE };
         Ok((receive, transmit))
     }
@@ -229,7 +231,12 @@ impl<R: Registers> VirtioNet<R> {
         }
     }
 
-    fn send(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError> {
+    fn send(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
         if self.free_count <= self.transmit.queue.chains() / 2 {
             self.clean();
         }
@@ -244,10 +251,15 @@ impl<R: Registers> VirtioNet<R> {
         let len = (NET_HEADER_LEN + header.len()) as u32;
         let first = Part { address: self.headers.bus(slot), len };
         let second = page.map(|p| Part { address: p.address(), len: u32::from(p.len) });
+        let third = (!tail.is_empty()).then(|| {
+            let at = slot + NET_HEADER_LEN + header.len();
+            self.headers.copy_in(at, tail);
+            Part { address: self.headers.bus(at), len: tail.len() as u32 }
+        });
         if page.is_some() {
             self.pages.give(chain);
         }
-        self.transmit.queue.offer_readable(chain, first, second);
+        self.transmit.queue.offer_readable(chain, [Some(first), second, third]);
         let wake = self.transmit.queue.publish();
         self.notify(TRANSMIT_QUEUE, wake);
         Ok(())
@@ -267,14 +279,19 @@ impl<R: Registers> Nic for VirtioNet<R> {
         !self.has_status || self.structures.device.read16(net::STATUS) & net::STATUS_LINK_UP != 0
     }
 
-    fn transmit(&mut self, header: &[u8], page: Option<PageSlice>) -> Result<(), TransmitError> {
-        let len = crate::check_frame(self.mtu, header, page)?;
-        let result = self.send(header, page);
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
+        let len = crate::check_frame(self.mtu, header, page, tail)?;
+        let result = self.send(header, page, tail);
         self.counters.count_transmit(len, result);
         result
     }
 
-    fn receive(&mut self, f: impl FnOnce(&[u8])) -> bool {
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         for _ in 0..self.receive.queue.chains() {
             let (chain, len) = match self.receive.queue.take() {
                 None => return false,
@@ -292,7 +309,7 @@ impl<R: Registers> Nic for VirtioNet<R> {
             }
             let start = chain * BUFFER_LEN + NET_HEADER_LEN;
             let frame_len = len - NET_HEADER_LEN;
-            f(self.buffers.bytes(start, frame_len));
+            f(Arrival::Whole(self.buffers.bytes(start, frame_len)));
             self.return_buffer(chain);
             return self.counters.count_receive(Some(frame_len), 0);
         }

@@ -43,7 +43,7 @@ pub(super) struct Queue {
     used: usize,
     /// Descriptors in the tables, a power of two.
     size: u16,
-    /// Descriptors of a chain: 1 or 2.
+    /// Descriptors of a chain: 1, 2 or 4.
     links: u16,
     available_index: u16,
     used_index: u16,
@@ -54,7 +54,7 @@ impl Queue {
     /// Takes memory for `size` descriptors in chains of `links`.
     pub(super) fn new(environment: &mut dyn Environment, size: u16, links: u16) -> Option<Queue> {
         let count = usize::from(size);
-        assert!(size.is_power_of_two() && (links == 1 || links == 2) && size >= links);
+        assert!(size.is_power_of_two() && matches!(links, 1 | 2 | 4) && size >= links);
         assert!(count / usize::from(links) <= CHAINS_MAX);
         let available = count * DESCRIPTOR_LEN;
         // Rings are aligned to 2 and 4 (2.7); each begins a cache line, as
@@ -101,16 +101,16 @@ impl Queue {
         self.offer(chain, head);
     }
 
-    /// Offers one or two parts that the device reads.
-    pub(super) fn offer_readable(&mut self, chain: usize, first: Part, second: Option<Part>) {
+    /// Offers parts that the device reads one after the other; the first is
+    /// there, and none after one that is not.
+    pub(super) fn offer_readable(&mut self, chain: usize, parts: [Option<Part>; 3]) {
         let head = self.head(chain);
-        match second {
-            None => self.write_descriptor(head, first, 0, 0),
-            Some(second) => {
-                assert!(self.links == 2, "a second part in a queue of single descriptors");
-                self.write_descriptor(head, first, DESCRIPTOR_NEXT, head + 1);
-                self.write_descriptor(head + 1, second, 0, 0);
-            }
+        let count = parts.iter().take_while(|p| p.is_some()).count() as u16;
+        assert!((1..=self.links).contains(&count), "more parts than a chain has descriptors");
+        for (at, part) in (head..).zip(parts.into_iter().flatten()) {
+            let last = at + 1 == head + count;
+            let (flags, next) = if last { (0, 0) } else { (DESCRIPTOR_NEXT, at + 1) };
+            self.write_descriptor(at, part, flags, next);
         }
         self.offer(chain, head);
     }

@@ -1,0 +1,130 @@
+//! Frames whose page lands in a page frame of its own.
+//!
+//! A NIC fills its receive buffers one after the other, and the first bytes of
+//! every frame are its Ethernet header. So that a page still lands where it can
+//! stay, a frame with a whole page travels folded:
+//!
+//! ```text
+//!     0  Ethernet header, EtherType 0x88B6 (IEEE Std 802, local experimental 2)
+//!    14  the page from its byte 14 on
+//!  4096  the page's first 14 bytes
+//!  4110  the frame's header from its byte 14 on
+//! ```
+//!
+//! With buffers of a page the first one holds the page but for 14 bytes, which
+//! change places with the Ethernet header: then the second one holds the whole
+//! header. No byte of the page is moved but those, on either side. A NIC that
+//! hands over a frame in one piece costs a copy of the page, which is counted.
+
+use crate::{Arrival, ETHERNET_HEADER_LEN as LEAD, LandingPage, Nic, PageSlice, TransmitError};
+use addr::{Frame, PAGE_SIZE};
+use paging::HostMemory;
+
+/// EtherType of a folded frame, as it stands on the wire.
+const FOLDED: [u8; 2] = [0x88, 0xB6];
+/// EtherType of the same frame before and after.
+const PLAIN: [u8; 2] = [0x88, 0xB5];
+/// Where the EtherType is.
+const TYPE: core::ops::Range<usize> = 12..14;
+/// Longest header of a folded frame.
+const HEADER_MAX: usize = 256;
+
+/// Sends a frame: `header`, then a page or a part of one. A whole page goes
+/// folded, which leaves `header` changed.
+///
+/// # Errors
+/// As [`Nic::transmit`].
+pub fn transmit(
+    nic: &mut impl Nic,
+    memory: &impl HostMemory,
+    header: &mut [u8],
+    page: Option<PageSlice>,
+) -> Result<(), TransmitError> {
+    let whole = |p: &PageSlice| usize::from(p.len) == PAGE_SIZE && header.len() <= HEADER_MAX;
+    let Some(page) = page.filter(whole) else { return nic.transmit(header, page, &[]) };
+    let (lead, _) = header.split_first_chunk_mut::<LEAD>().expect("an Ethernet header");
+    let mut first = *lead;
+    first[TYPE].copy_from_slice(&FOLDED);
+    memory.read(page.frame, 0, lead);
+    let rest = PageSlice { offset: LEAD as u16, len: page.len - LEAD as u16, ..page };
+    nic.transmit(&first, Some(rest), header)
+}
+
+/// A received frame as it was before it was folded.
+#[derive(Debug)]
+pub enum Unfolded<'a> {
+    /// One that was not.
+    Plain(&'a [u8]),
+    /// All but the page, and the page frame in which that has landed. Another
+    /// may be put in its place.
+    Landed(&'a [u8], &'a mut LandingPage),
+    /// Not a frame of ours.
+    Foreign,
+}
+
+/// Pages that came in one piece, and the places they are copied to.
+#[derive(Debug)]
+pub struct Unfolder {
+    spare: Option<LandingPage>,
+    header: [u8; HEADER_MAX],
+    /// Pages copied because the NIC handed over a folded frame in one piece.
+    pub copied: u64,
+}
+
+impl Unfolder {
+    /// `spare` is where pages are copied to; without it such frames are lost.
+    #[must_use]
+    pub fn new(spare: Option<LandingPage>) -> Unfolder {
+        Unfolder { spare, header: [0; HEADER_MAX], copied: 0 }
+    }
+
+    /// The page frame that pages are copied to now.
+    #[must_use]
+    pub fn spare(&self) -> Option<Frame> {
+        self.spare.as_ref().map(LandingPage::frame)
+    }
+
+    /// Undoes the folding of a received frame.
+    pub fn unfold<'a>(
+        &'a mut self,
+        memory: &mut impl HostMemory,
+        arrival: Arrival<'a>,
+    ) -> Unfolded<'a> {
+        match arrival {
+            Arrival::Whole(bytes) if bytes.get(TYPE) == Some(&FOLDED) => {
+                self.copy_apart(memory, bytes)
+            }
+            Arrival::Whole(bytes) => Unfolded::Plain(bytes),
+            Arrival::Long(page, rest) => {
+                let Some(lead) = rest.first_chunk_mut::<LEAD>() else { return Unfolded::Foreign };
+                let first = page.lead();
+                if first[TYPE] != FOLDED {
+                    return Unfolded::Foreign;
+                }
+                core::mem::swap(first, lead);
+                lead[TYPE].copy_from_slice(&PLAIN);
+                Unfolded::Landed(rest, page)
+            }
+        }
+    }
+
+    fn copy_apart<'a>(&'a mut self, memory: &mut impl HostMemory, bytes: &[u8]) -> Unfolded<'a> {
+        let Some(page) = &mut self.spare else { return Unfolded::Foreign };
+        let Some((body, rest)) = bytes.split_at_checked(PAGE_SIZE) else {
+            return Unfolded::Foreign;
+        };
+        let Some(header) = self.header.get_mut(..rest.len()) else { return Unfolded::Foreign };
+        let Some((first, later)) = rest.split_at_checked(LEAD) else { return Unfolded::Foreign };
+        memory.write(page.frame(), 0, first);
+        memory.write(page.frame(), LEAD, &body[LEAD..]);
+        header[..LEAD].copy_from_slice(&body[..LEAD]);
+        header[TYPE].copy_from_slice(&PLAIN);
+        header[LEAD..].copy_from_slice(later);
+        self.copied += 1;
+        Unfolded::Landed(header, page)
+    }
+}
+
+#[cfg(test)]
+#[path = "folded_tests.rs"]
+mod tests;

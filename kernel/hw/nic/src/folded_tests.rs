@@ -1,0 +1,161 @@
+//! Frames folded and unfolded again.
+
+use super::*;
+use crate::fake::FakeEnvironment;
+use crate::{Environment, NicCounters};
+use std::vec;
+use std::vec::Vec;
+
+/// Page frames of the test's own; their numbers are their addresses.
+struct Pages;
+
+impl HostMemory for Pages {
+    fn read_entry(&self, _: Frame, _: usize) -> u64 {
+        unreachable!("no tables here")
+    }
+    fn write_entry(&mut self, _: Frame, _: usize, _: u64) {
+        unreachable!("no tables here")
+    }
+    fn zero(&mut self, _: Frame) {
+        unreachable!("nothing is zeroed")
+    }
+    fn is_zero(&self, _: Frame) -> bool {
+        unreachable!("nothing is looked at")
+    }
+    fn write(&mut self, frame: Frame, offset: usize, from: &[u8]) {
+        crate::fake::device_write(frame.start().0 + offset as u64, from);
+    }
+    fn read(&self, frame: Frame, offset: usize, to: &mut [u8]) {
+        to.copy_from_slice(&crate::fake::device_read(frame.start().0 + offset as u64, to.len()));
+    }
+}
+
+/// A NIC that only keeps what it is told to send.
+#[derive(Default)]
+struct Wire(Vec<u8>);
+
+impl Nic for Wire {
+    fn mac(&self) -> [u8; 6] {
+        [2; 6]
+    }
+    fn mtu(&self) -> u16 {
+        9000
+    }
+    fn link_up(&mut self) -> bool {
+        true
+    }
+    fn transmit(
+        &mut self,
+        header: &[u8],
+        page: Option<PageSlice>,
+        tail: &[u8],
+    ) -> Result<(), TransmitError> {
+        let page = page.map(|p| crate::fake::device_read(p.address(), usize::from(p.len)));
+        self.0 = [header, &page.unwrap_or_default(), tail].concat();
+        Ok(())
+    }
+    fn receive(&mut self, _: impl FnOnce(Arrival<'_>)) -> bool {
+        false
+    }
+    fn receive_ready(&self) -> bool {
+        false
+    }
+    fn transmit_pending(&mut self) -> bool {
+        false
+    }
+    fn pages_sent(&mut self) -> u64 {
+        0
+    }
+    fn room(&mut self) -> usize {
+        1
+    }
+    fn enable_interrupts(&mut self) {}
+    fn acknowledge_interrupt(&mut self) -> bool {
+        false
+    }
+    fn disable_interrupts(&mut self) {}
+    fn raise_interrupt(&mut self) -> bool {
+        false
+    }
+    fn counters(&mut self) -> NicCounters {
+        NicCounters::default()
+    }
+}
+
+fn landing() -> LandingPage {
+    FakeEnvironment::default().dma(PAGE_SIZE).unwrap().into_pages().remove(0)
+}
+
+fn header() -> Vec<u8> {
+    let mut header: Vec<u8> = (0..128).collect();
+    header[TYPE].copy_from_slice(&PLAIN);
+    header
+}
+
+fn sent(page: Option<PageSlice>) -> Vec<u8> {
+    let mut wire = Wire::default();
+    transmit(&mut wire, &Pages, &mut header(), page).unwrap();
+    wire.0
+}
+
+fn content(i: u16) -> u8 {
+    (i % 249) as u8
+}
+
+#[test]
+fn a_page_lands_in_its_frame_whatever_the_pieces() {
+    let bytes = sent(Some(crate::fake::fake_page(0, 4096, content)));
+    assert_eq!(bytes.len(), 4096 + 128);
+    assert_eq!(bytes[TYPE], FOLDED);
+    let (body, rest) = bytes.split_at(PAGE_SIZE);
+    let mut pieces = (landing(), rest.to_vec());
+    pieces.0.bytes_mut(PAGE_SIZE).copy_from_slice(body);
+    let mut unfolder = Unfolder::new(Some(landing()));
+    for whole in [false, true] {
+        let (page, rest) = (&mut pieces.0, &mut pieces.1[..]);
+        let arrival = if whole { Arrival::Whole(&bytes) } else { Arrival::Long(page, rest) };
+        let Unfolded::Landed(head, page) = unfolder.unfold(&mut Pages, arrival) else {
+            panic!("it does not unfold")
+        };
+        assert_eq!(head, header());
+        let page = page.bytes(PAGE_SIZE);
+        assert!(page.iter().enumerate().all(|(i, &b)| b == content(i as u16)), "whole: {whole}");
+    }
+    assert_eq!(unfolder.copied, 1);
+}
+
+#[test]
+fn what_has_no_whole_page_goes_as_it_is() {
+    let part = crate::fake::fake_page(8, 1000, content);
+    let bytes = sent(Some(part));
+    assert_eq!((bytes.len(), &bytes[..128]), (1128, &header()[..]));
+    assert_eq!(sent(None), header());
+    let mut unfolder = Unfolder::new(None);
+    let plain = unfolder.unfold(&mut Pages, Arrival::Whole(&bytes));
+    assert!(matches!(plain, Unfolded::Plain(b) if b == bytes));
+}
+
+#[test]
+fn foreign_frames_are_told_apart() {
+    let mut unfolder = Unfolder::new(Some(landing()));
+    let mut long = (landing(), vec![0; 128]);
+    long.0.bytes_mut(14)[TYPE].copy_from_slice(&[8, 0]);
+    let arrival = Arrival::Long(&mut long.0, &mut long.1);
+    assert!(matches!(unfolder.unfold(&mut Pages, arrival), Unfolded::Foreign));
+    long.0.bytes_mut(14)[TYPE].copy_from_slice(&FOLDED);
+    let arrival = Arrival::Long(&mut long.0, &mut long.1[..13]);
+    assert!(matches!(unfolder.unfold(&mut Pages, arrival), Unfolded::Foreign));
+    for len in [14, 4095, 4096, 4109, 4096 + 257] {
+        let mut bytes = vec![0; len];
+        bytes[TYPE].copy_from_slice(&FOLDED);
+        let arrival = Arrival::Whole(&bytes);
+        let unfolded = unfolder.unfold(&mut Pages, arrival);
+        assert!(matches!(unfolded, Unfolded::Foreign), "{len}");
+    }
+    for len in 0..14 {
+        let bytes = vec![0; len];
+        let unfolded = unfolder.unfold(&mut Pages, Arrival::Whole(&bytes));
+        assert!(matches!(unfolded, Unfolded::Plain(_)));
+    }
+    assert_eq!(unfolder.copied, 0);
+}
