@@ -74,6 +74,13 @@ pub(crate) struct Fake {
     pub(crate) machine_checks: usize,
 }
 
+impl Fake {
+    /// What a field was set to, if ever.
+    pub(crate) fn written(&self, field: Field) -> Option<u64> {
+        self.fields.get(&field).copied()
+    }
+}
+
 impl Vmcs for Fake {
     fn read(&self, field: Field) -> u64 {
         self.fields.get(&field).copied().unwrap_or(0)

@@ -228,7 +228,6 @@ pub fn prepare(vmcs: &mut impl Vmcs, controls: &Controls, roots: Roots) {
         (Field::SECONDARY, u64::from(controls.secondary)),
         (Field::EXIT, u64::from(controls.exit)),
         (Field::ENTRY, u64::from(controls.entry)),
-        (Field::VPID, if controls.has_vpid() { VPID } else { 0 }),
         (Field::EXCEPTIONS, EXCEPTIONS),
         (Field::CR3_TARGETS, 0),
         (Field::EXIT_STORES, 0),
@@ -253,12 +252,18 @@ pub fn prepare(vmcs: &mut impl Vmcs, controls: &Controls, roots: Roots) {
     for (field, value) in values {
         vmcs.write(field, value);
     }
+    // A processor without the control does not have the field.
+    if controls.has_vpid() {
+        vmcs.write(Field::VPID, VPID);
+    }
     state::reset_events(vmcs);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::secondary;
+    use crate::fake::{ALLOWED, Fake};
 
     #[test]
     fn neighbours_are_two_apart() {
@@ -267,6 +272,19 @@ mod tests {
         assert_eq!(Field::GUEST_LIMIT.nth(9), Field(0x4812));
         assert_eq!(Field::GUEST_BASE.nth(9), Field(0x6818));
         assert_eq!(Field::GUEST_RIGHTS.nth(7), Field(0x4822));
+    }
+
+    #[test]
+    fn a_field_that_may_lack_is_written_only_where_it_is() {
+        let roots = Roots { nested: Frame(1), msr_bitmap: Frame(2), virtual_apic: Frame(3) };
+        let full = Controls::choose(&ALLOWED).unwrap();
+        let plain = Controls { secondary: full.secondary & !secondary::VPID, ..full };
+        for (controls, vpid) in [(full, Some(VPID)), (plain, None)] {
+            let mut fake = Fake::default();
+            prepare(&mut fake, &controls, roots);
+            assert_eq!(fake.written(Field::VPID), vpid);
+            assert_eq!(fake.written(Field::EPT_POINTER), Some(0x101E));
+        }
     }
 
     #[test]
