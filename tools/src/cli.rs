@@ -264,6 +264,9 @@ pub(crate) struct PeersArgs {
     /// Measure these only, separated by commas.
     #[arg(long, value_name = "SETUP", value_delimiter = ',')]
     pub(crate) only: Vec<Setup>,
+    /// Measure what an exit costs, in instructions (alone, or with --only).
+    #[arg(long)]
+    pub(crate) exits: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,7 +8,8 @@
 //! - `peer guest`: a small virtual machine monitor on KVM, whose guest's
 //!   memory a pager keeps within a limit: what does not fit is fetched from a
 //!   page server through userfaultfd;
-//! - `peer serve`: that page server.
+//! - `peer serve`: that page server;
+//! - `peer alone`: the same guest without a pager, for the price of an exit.
 //!
 //! Pager and server talk by TCP ([`tcp`]) or by a polled e1000 driver in user
 //! space ([`polled`]), which is Pangaea's own ([`nic`]). The touches are
@@ -49,8 +50,9 @@ fn run() -> Result<()> {
         ("swap", _) => swap::run(&words),
         ("serve", "tcp") => tcp::serve(pages()?),
         ("serve", "polled") => polled::serve(pages()?),
+        ("alone", _) => vmm::run_alone(&words),
         ("guest", "tcp") => vmm::run(&words, tcp::Client::connect(words.required("server")?)?),
         ("guest", "polled") => vmm::run(&words, polled::Client::start()?),
-        _ => bail!("usage: peer swap|serve|guest [link=tcp|polled] [NAME=VALUE...]"),
+        _ => bail!("usage: peer swap|serve|guest|alone [link=tcp|polled] [NAME=VALUE...]"),
     }
 }

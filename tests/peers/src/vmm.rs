@@ -24,22 +24,11 @@ const PAGER: u16 = 0xE8;
 /// Runs the guest `program=` with `2 * local=` pages of which `local=` are
 /// here; the others are on the page server.
 pub(crate) fn run(words: &Words, link: impl Link) -> Result<()> {
-    let program = std::fs::read(words.required("program")?)?;
     let local = words.number("local")?;
-    let mut memory = Mapping::lazy(OWN + 2 * local * PAGE)?;
-    let kvm = Kvm::new().context("there is no KVM (/dev/kvm)")?;
-    let vm = kvm.create_vm()?;
-    give_memory(&vm, &memory)?;
-    let entry = vcpu::load(&mut memory, &program)?;
-    let mut vcpu = vm.create_vcpu(0)?;
-    vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
-    let hz = u64::from(vcpu.get_tsc_khz()?) * 1000;
     let touches = words.number("touches")?;
-    let line = format!("pager hz={hz} local={local} touches={touches}");
-    let bytes = memory.len() as u64;
-    vcpu::prepare(&mut memory, bytes, &line)?;
-    vcpu.set_sregs(&vcpu::system_registers(vcpu.get_sregs()?))?;
-    vcpu.set_regs(&vcpu::registers(entry))?;
+    let memory = Mapping::lazy(OWN + 2 * local * PAGE)?;
+    let words_of_guest = format!("pager local={local} touches={touches}");
+    let (mut machine, memory) = Machine::new(words, memory, &words_of_guest)?;
     let uffd = Uffd::open()?;
     let pager = Pager::new(uffd.clone(), memory, OWN, local, link)?;
     let pager = Arc::new(Mutex::new(pager));
@@ -50,7 +39,61 @@ pub(crate) fn run(words: &Words, link: impl Link) -> Result<()> {
         println!(r#"@bench {{"name":"error","reason":"the pager: {failed:#}"}}"#);
         std::process::exit(1);
     });
-    exits(&mut vcpu, &pager)
+    machine.run(|| pager.lock().unwrap_or_else(PoisonError::into_inner).send_all())
+}
+
+/// Runs the guest `program=` with `pages=` pages that nobody pages.
+pub(crate) fn run_alone(words: &Words) -> Result<()> {
+    let memory = Mapping::lazy(OWN + words.number("pages")? * PAGE)?;
+    let (mut machine, _memory) = Machine::new(words, memory, "")?;
+    machine.run(|| Ok(()))
+}
+
+/// A virtual machine that is ready to run.
+struct Machine {
+    vcpu: VcpuFd,
+    _vm: VmFd,
+    serial: Serial,
+}
+
+impl Machine {
+    /// Puts the guest `program=` into its memory, which is given back.
+    fn new(words: &Words, mut memory: Mapping, line: &str) -> Result<(Machine, Mapping)> {
+        let program = std::fs::read(words.required("program")?)?;
+        let kvm = Kvm::new().context("there is no KVM (/dev/kvm)")?;
+        let vm = kvm.create_vm()?;
+        give_memory(&vm, &memory)?;
+        let entry = vcpu::load(&mut memory, &program)?;
+        let vcpu = vm.create_vcpu(0)?;
+        vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
+        let hz = u64::from(vcpu.get_tsc_khz()?) * 1000;
+        let bytes = memory.len() as u64;
+        vcpu::prepare(&mut memory, bytes, &format!("hz={hz} {line}"))?;
+        vcpu.set_sregs(&vcpu::system_registers(vcpu.get_sregs()?))?;
+        vcpu.set_regs(&vcpu::registers(entry))?;
+        Ok((Machine { vcpu, _vm: vm, serial: Serial::default() }, memory))
+    }
+
+    /// Runs the guest until it switches off.
+    fn run(&mut self, mut send_away: impl FnMut() -> Result<()>) -> Result<()> {
+        let is_serial = |port: u16| port.wrapping_sub(serial::BASE) < serial::REGISTERS;
+        let port = &mut self.serial;
+        loop {
+            match self.vcpu.run()? {
+                VcpuExit::IoOut(at, data) if is_serial(at) => {
+                    data.iter().for_each(|&byte| port.write(at - serial::BASE, byte));
+                }
+                VcpuExit::IoIn(at, data) if is_serial(at) => {
+                    data.fill(port.read(at - serial::BASE));
+                }
+                VcpuExit::IoOut(PAGER, _) => send_away()?,
+                VcpuExit::IoOut(POWER, _) => return Ok(()),
+                VcpuExit::IoOut(..) => {}
+                VcpuExit::IoIn(_, data) => data.fill(0xFF),
+                other => bail!("the guest stopped: {other:?}"),
+            }
+        }
+    }
 }
 
 /// Answers faults, for ever.
@@ -73,25 +116,4 @@ fn give_memory(vm: &VmFd, memory: &Mapping) -> Result<()> {
     // SAFETY: the mapping is never undone, and no Rust reference into it is
     // held while the guest runs.
     unsafe { vm.set_user_memory_region(region) }.context("KVM takes no memory")
-}
-
-/// Runs the guest until it switches off.
-fn exits<L: Link>(vcpu: &mut VcpuFd, pager: &Mutex<Pager<L>>) -> Result<()> {
-    let mut port = Serial::default();
-    let serial = |port: u16| port.wrapping_sub(serial::BASE) < serial::REGISTERS;
-    loop {
-        match vcpu.run()? {
-            VcpuExit::IoOut(at, data) if serial(at) => {
-                data.iter().for_each(|&byte| port.write(at - serial::BASE, byte));
-            }
-            VcpuExit::IoIn(at, data) if serial(at) => data.fill(port.read(at - serial::BASE)),
-            VcpuExit::IoOut(PAGER, _) => {
-                pager.lock().unwrap_or_else(PoisonError::into_inner).send_all()?;
-            }
-            VcpuExit::IoOut(POWER, _) => return Ok(()),
-            VcpuExit::IoOut(..) => {}
-            VcpuExit::IoIn(_, data) => data.fill(0xFF),
-            other => bail!("the guest stopped: {other:?}"),
-        }
-    }
 }

@@ -21,6 +21,8 @@ const PROGRAMS: [(&str, &[&str]); 3] = [
 ];
 /// The kernel's modules that a role loads.
 const MODULES: [&str; 6] = ["e1000", "nbd", "irqbypass", "kvm", "ccp", "kvm-amd"];
+/// The bare guests that run on KVM.
+const GUESTS: [&str; 2] = ["touch", "exits"];
 /// The target of `peer`: this host's own, linked with all its libraries.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -33,8 +35,8 @@ pub(super) struct LinuxFiles {
 }
 
 impl LinuxFiles {
-    /// Fetches and assembles it; `guest` is the bare guest that touches.
-    pub(super) fn prepare(guest: &Path, progress: &Progress) -> Result<Self> {
+    /// Fetches and assembles it; the bare guests are in the folder `guests`.
+    pub(super) fn prepare(guests: &Path, progress: &Progress) -> Result<Self> {
         let peer = build_peer(progress)?;
         let cache = cache_folder()?;
         let mut store = debian::Store::open(&cache, progress)?;
@@ -48,7 +50,9 @@ impl LinuxFiles {
         let mut contents = libraries::collect(&mut store, &packages, &files)?;
         contents.programs.insert("peer".to_owned(), std::fs::read(&peer)?);
         let mut files = modules(&root)?;
-        files.push(("peers/touch".to_owned(), std::fs::read(guest)?));
+        for guest in GUESTS {
+            files.push((format!("peers/{guest}"), std::fs::read(guests.join(guest))?));
+        }
         let machine = workspace().join("tests/peers/machine");
         for entry in std::fs::read_dir(machine.join("roles"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -6,6 +6,7 @@
 //! Linux machine runs is in `tests/peers`; [`machine`] puts it together,
 //! [`result`] makes the table.
 
+mod exits;
 mod machine;
 mod result;
 mod setup;
@@ -13,11 +14,12 @@ mod setup;
 pub(crate) use setup::Setup;
 
 use super::measure::{Measured, take_lines};
-use super::{plot, write};
+use super::{COUNT_INSTRUCTIONS, plot, write};
 use crate::cli::PeersArgs;
 use crate::progress::Progress;
 use crate::{compile, doctor, payload, report, signals, system};
 use anyhow::{Context, Result, bail};
+use exits::Exits;
 use machine::LinuxFiles;
 use result::Outcome;
 use runner::{
@@ -42,7 +44,8 @@ struct Bench<'a> {
     args: &'a PeersArgs,
     progress: Progress,
     image: PathBuf,
-    guest: PathBuf,
+    /// The folder of the bare guests.
+    guests: PathBuf,
     linux: LinuxFiles,
     started: Instant,
 }
@@ -53,17 +56,19 @@ pub(crate) fn peers(args: &PeersArgs) -> Result<u8> {
     let recipe = recipe(LINUX_MACHINE)?;
     system::ensure(&doctor::emulator_needs(&recipe), &progress)?;
     let image = compile::node_image(&progress)?;
-    let guest = compile::build("pangaea-guests", &progress)?.join("touch");
-    let linux = LinuxFiles::prepare(&guest, &progress)?;
-    let bench = Bench { args, progress, image, guest, linux, started: Instant::now() };
-    let chosen = |setup: &Setup| args.only.is_empty() || args.only.contains(setup);
+    let guests = compile::build("pangaea-guests", &progress)?;
+    let linux = LinuxFiles::prepare(&guests, &progress)?;
+    let bench = Bench { args, progress, image, guests, linux, started: Instant::now() };
+    let all = args.only.is_empty() && !args.exits;
+    let chosen = |setup: &Setup| all || args.only.contains(setup);
     let mut measured = Vec::new();
     for setup in Setup::ALL.into_iter().filter(chosen) {
         let result = bench.run(setup).with_context(|| format!("{} failed", setup.title()))?;
         measured.push((setup, result));
     }
+    let exits = if all || args.exits { Some(bench.exits()?) } else { None };
     bench.progress.clear();
-    publish(&measured, args)?;
+    publish(&measured, exits, args)?;
     Ok(0)
 }
 
@@ -88,15 +93,15 @@ impl Bench<'_> {
     /// Two nodes, of which the second has room for everything.
     fn pangaea(&self, setup: Setup) -> Result<Measured> {
         let words = format!("touches={}", self.args.touches);
-        let payload = payload::pack(&self.guest, None, &words)?;
+        let payload = payload::pack(&self.guests.join("touch"), None, &words)?;
         let lender = mebibytes(3 * self.args.memory.mib())?;
-        let mut config = self.config(setup, PANGAEA_MACHINE)?;
+        let mut config = self.config("pangaea", PANGAEA_MACHINE)?;
         config.memory = self.args.memory;
         config.image = self.image.clone();
         config.payload = Some(payload.path().to_owned());
         let changes = NodeOverride { memory: Some(lender), ..NodeOverride::default() };
         config.overrides.insert(1, changes);
-        self.drive(setup, &config)
+        self.drive(setup.title(), &config)
     }
 
     /// Two Linux machines.
@@ -105,7 +110,7 @@ impl Bench<'_> {
         let [memory, server_memory] = Setup::memory_mib(local_mib);
         let [words, server_words] = setup.words(local_mib, self.args.touches);
         let initrd = self.linux.initrd.path().to_owned();
-        let mut config = self.config(setup, LINUX_MACHINE)?;
+        let mut config = self.config(&format!("{setup:?}"), LINUX_MACHINE)?;
         config.memory = mebibytes(memory)?;
         config.image = self.linux.kernel.clone();
         config.payload = Some(initrd.clone());
@@ -118,11 +123,31 @@ impl Bench<'_> {
             ..NodeOverride::default()
         };
         config.overrides = BTreeMap::from([(0, user), (1, server)]);
-        self.drive(setup, &config)
+        self.drive(setup.title(), &config)
+    }
+
+    /// One machine each, whose emulator counts instructions.
+    fn exits(&self) -> Result<Exits> {
+        let payload = payload::pack(&self.guests.join("exits"), None, "")?;
+        let mut config = self.config("exits-pangaea", PANGAEA_MACHINE)?;
+        config.nodes = 1;
+        config.recipe.args.extend(COUNT_INSTRUCTIONS.map(str::to_owned));
+        config.image = self.image.clone();
+        config.payload = Some(payload.path().to_owned());
+        let pangaea = self.drive("exits on Pangaea", &config).context("Pangaea failed")?;
+        let mut config = self.config("exits-kvm", LINUX_MACHINE)?;
+        config.nodes = 1;
+        config.recipe.args.extend(COUNT_INSTRUCTIONS.map(str::to_owned));
+        config.memory = mebibytes(Setup::memory_mib(self.args.memory.mib())[0])?;
+        config.image = self.linux.kernel.clone();
+        config.payload = Some(self.linux.initrd.path().to_owned());
+        config.append = format!("{LINUX_WORDS} {}", Setup::EXITS_WORDS);
+        let kvm = self.drive("exits on KVM", &config).context("KVM failed")?;
+        Exits::new(&pangaea, &kvm)
     }
 
     /// A cluster of two machines, yet without anything to boot.
-    fn config(&self, setup: Setup, machine: &str) -> Result<ClusterConfig> {
+    fn config(&self, log: &str, machine: &str) -> Result<ClusterConfig> {
         Ok(ClusterConfig {
             recipe: recipe(machine)?,
             nodes: 2,
@@ -132,14 +157,14 @@ impl Bench<'_> {
             append: String::new(),
             join_timeout: Duration::from_secs(30),
             link: LinkOptions::default(),
-            log_dir: self.args.log_dir.as_ref().map(|dir| dir.join(format!("{setup:?}"))),
+            log_dir: self.args.log_dir.as_ref().map(|dir| dir.join(log)),
             overrides: BTreeMap::new(),
         })
     }
 
     /// Runs the machines until the first one has measured everything.
-    fn drive(&self, setup: Setup, config: &ClusterConfig) -> Result<Measured> {
-        let say = |text: &str| self.progress.stage(&format!("{}: {text}", setup.title()));
+    fn drive(&self, what: &str, config: &ClusterConfig) -> Result<Measured> {
+        let say = |text: &str| self.progress.stage(&format!("{what}: {text}"));
         say("starting the machines");
         let cluster = Cluster::start(config)?;
         let mut session = Session::new(config.nodes, config.recipe.direct, None);
@@ -189,17 +214,19 @@ impl Bench<'_> {
 }
 
 /// Prints the result, and writes it and its plot to files.
-fn publish(measured: &[(Setup, Measured)], args: &PeersArgs) -> Result<()> {
+fn publish(measured: &[(Setup, Measured)], exits: Option<Exits>, args: &PeersArgs) -> Result<()> {
     let linux = recipe(LINUX_MACHINE)?;
-    let outcome = Outcome::new(measured, args.memory.bytes(), args.touches, &linux)?;
+    let outcome = Outcome::new(measured, args.memory.bytes(), args.touches, &linux, exits)?;
     let text = serde_json::to_string_pretty(&outcome)? + "\n";
     let mut reads = BTreeMap::new();
     for (setup, m) in measured {
         reads.insert(setup.title().to_owned(), m.distribution("remote_read")?.clone());
     }
     write(&args.out, "peers.json", &text)?;
-    let title = "A read of a page in another machine's memory";
-    write(&args.out, "peers.svg", &plot::draw(title, &reads)?)?;
+    if !reads.is_empty() {
+        let title = "A read of a page in another machine's memory";
+        write(&args.out, "peers.svg", &plot::draw(title, &reads)?)?;
+    }
     if args.json {
         print!("{text}");
     } else {

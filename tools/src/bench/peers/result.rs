@@ -2,6 +2,7 @@
 
 use super::super::measure::{Measured, Summary};
 use super::Setup;
+use super::exits::Exits;
 use anyhow::Result;
 use runner::Recipe;
 use serde::Serialize;
@@ -20,6 +21,9 @@ pub(super) struct Outcome {
     mtu: u16,
     /// The set-ups.
     peers: Vec<Row>,
+    /// The price of an exit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exits: Option<Exits>,
 }
 
 /// One set-up's measures.
@@ -107,6 +111,7 @@ impl Outcome {
         local_bytes: u64,
         touches: u32,
         recipe: &Recipe,
+        exits: Option<Exits>,
     ) -> Result<Self> {
         let rows = measured.iter().map(|(setup, m)| Row::new(*setup, m));
         let mut peers = rows.collect::<Result<Vec<_>>>()?;
@@ -116,12 +121,24 @@ impl Outcome {
                 row.times_pangaea = Some(ratio);
             }
         }
-        Ok(Self { local_bytes, touches, link: recipe.nic.clone(), mtu: recipe.mtu, peers })
+        Ok(Self { local_bytes, touches, link: recipe.nic.clone(), mtu: recipe.mtu, peers, exits })
     }
 
     /// The table for people.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
+        if !self.peers.is_empty() {
+            self.write_peers(&mut text);
+        }
+        if let Some(exits) = &self.exits {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(gap);
+            text.push_str(&exits.table());
+        }
+        text
+    }
+
+    fn write_peers(&self, text: &mut String) {
         let mib = self.local_bytes >> 20;
         let mut line = |words: std::fmt::Arguments<'_>| {
             writeln!(text, "{words}").expect("a string takes all");
@@ -166,7 +183,6 @@ impl Outcome {
              the local memory: touches that waited (random), all touches (sequential, chase).\n\
              x: times Pangaea's median (remote), times its time for all touches (the others)."
         ));
-        text
     }
 }
 
@@ -191,7 +207,7 @@ mod tests {
     fn outcome(rows: &[(Setup, Measured)]) -> Outcome {
         let folder = crate::compile::workspace().join("qemu/machines");
         let recipe = Recipe::load(&folder, "linux-svm").unwrap();
-        Outcome::new(rows, 64 << 20, 50, &recipe).unwrap()
+        Outcome::new(rows, 64 << 20, 50, &recipe, None).unwrap()
     }
 
     #[test]
@@ -221,6 +237,6 @@ mod tests {
         let folder = crate::compile::workspace().join("qemu/machines");
         let recipe = Recipe::load(&folder, "linux-svm").unwrap();
         let rows = [(Setup::Pangaea, Measured::default())];
-        assert!(Outcome::new(&rows, 1, 1, &recipe).is_err());
+        assert!(Outcome::new(&rows, 1, 1, &recipe, None).is_err());
     }
 }

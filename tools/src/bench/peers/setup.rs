@@ -87,6 +87,9 @@ impl Setup {
         }
     }
 
+    /// The kernel's words where the price of an exit is measured.
+    pub(super) const EXITS_WORDS: &str = "role=exits";
+
     /// MiB of the two Linux machines.
     pub(super) fn memory_mib(local_mib: u64) -> [u64; 2] {
         [LINUX_MIB + local_mib + local_mib / 2, LINUX_MIB + 3 * local_mib]
