@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     Doctor(DoctorArgs),
     /// Run every check and test of the project.
     Test(TestArgs),
+    /// Watch a running cluster: its nodes' memory, faults and traffic.
+    Top(TopArgs),
     /// Measure a cluster.
     Bench(BenchArgs),
     /// Throw random bytes at what takes bytes from outside.
@@ -232,6 +234,20 @@ pub(crate) struct ModelArgs {
     /// Options of the model checker; `--help` shows them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) options: Vec<OsString>,
+}
+
+/// Options of `top`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TopArgs {
+    /// The process of `cargo pangaea run` [default: the newest].
+    #[arg(long, value_name = "PROCESS")]
+    pub(crate) process: Option<u32>,
+    /// Print one sample of every node as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many seconds a cluster and its samples are waited for.
+    #[arg(long, value_name = "SECS", default_value_t = 10)]
+    pub(crate) wait: u64,
 }
 
 /// Options of `bench`.

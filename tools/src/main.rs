@@ -16,6 +16,7 @@ mod explore;
 mod fuzz;
 mod guest;
 mod iso;
+mod live;
 mod payload;
 mod progress;
 mod report;
@@ -25,6 +26,7 @@ mod simulate;
 mod system;
 mod temporary;
 mod terminal;
+mod top;
 
 use anyhow::Result;
 use clap::Parser;
@@ -65,6 +67,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Fuzz(args) => fuzz::fuzz(&args),
         Verb::Sim(args) => simulate::sim(&args),
         Verb::Model(args) => explore::model(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Bench(args) => match args.what {
             Bench::RemoteFault(args) => bench::remote_fault(&args),
             Bench::Peers(args) => bench::peers(&args),

@@ -42,6 +42,11 @@ impl Record {
         }
     }
 
+    /// The command in the guest.
+    pub(crate) fn command(&self) -> &[String] {
+        &self.command
+    }
+
     /// The record as one object.
     fn json(&self, ended: &Ended, events: &[(u32, Value)], elapsed: Duration) -> Value {
         let with_node = |(node, event): &(u32, Value)| {

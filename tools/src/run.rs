@@ -3,6 +3,7 @@
 
 use crate::cli::RunArgs;
 use crate::console::Console;
+use crate::live::{self, Publisher};
 use crate::payload::{self, GuestFiles};
 use crate::progress::Progress;
 use crate::report::{self, Record};
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let nonce = (!args.command.is_empty()).then_some(nonce.as_str());
     let session = Session::new(started, config.recipe.direct, nonce);
     let record = Record::new(args, &config);
+    let publisher = Publisher::new(&config, record.command());
     let mut run = Run {
         args,
         config: &config,
@@ -55,6 +57,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         cluster,
         session,
         record,
+        publisher,
         console: None,
         reported: Vec::new(),
     };
@@ -91,7 +94,8 @@ fn configure(
             None => compile::node_image(progress)?,
         };
         let payload = payload::pack(&guest.kernel, Some(&initrd), &guest.command_line)?;
-        (image, payload, args.node_append.clone().unwrap_or_default())
+        let words = args.node_append.as_deref().unwrap_or_default();
+        (image, payload, format!("{} {words}", live::NODE_WORD).trim_end().to_owned())
     };
     let mut config = ClusterConfig {
         recipe,
@@ -121,6 +125,8 @@ struct Run<'a> {
     cluster: Cluster,
     session: Session,
     record: Record,
+    /// What `cargo pangaea top` sees.
+    publisher: Publisher,
     console: Option<Console>,
     /// Reports of nodes that were shown.
     reported: Vec<String>,
@@ -157,6 +163,11 @@ impl Run<'_> {
         }
         if message.node == 0 && matches!(message.kind, Kind::Line(_) | Kind::Bytes(..)) {
             self.payload = None;
+        }
+        if let Kind::Event(_, value) = &message.kind
+            && self.publisher.take(value)
+        {
+            return Ok(());
         }
         for effect in self.session.observe(message) {
             self.show(effect)?;

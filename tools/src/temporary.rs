@@ -19,12 +19,23 @@ impl TemporaryFile {
     pub(crate) fn write(name: &str, data: &[u8]) -> Result<Self> {
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pangaea-{}-{count}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        Self::at(std::env::temp_dir().join(name), data)
+    }
+
+    /// Writes a new file at a path of the caller's.
+    pub(crate) fn at(path: PathBuf, data: &[u8]) -> Result<Self> {
         FILES.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         let file = Self(path);
-        std::fs::write(&file.0, data)
-            .with_context(|| format!("{} cannot be written", file.0.display()))?;
+        file.replace(data)?;
         Ok(file)
+    }
+
+    /// Replaces what is in it, at once for everyone who reads it.
+    pub(crate) fn replace(&self, data: &[u8]) -> Result<()> {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, data)
+            .and_then(|()| std::fs::rename(&new, &self.0))
+            .with_context(|| format!("{} cannot be written", self.0.display()))
     }
 
     /// Where it is.
@@ -58,6 +69,8 @@ mod tests {
         let file = TemporaryFile::write("test", b"x").unwrap();
         let path = file.path().to_owned();
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        file.replace(b"yz").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"yz");
         drop(file);
         assert!(!path.exists());
     }

@@ -2,10 +2,20 @@
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::{IsTerminal, stdin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The settings to go back to.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// A view has the whole screen.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives a view the whole screen, until [`restore`].
+pub(crate) fn take_screen() -> std::io::Result<ratatui::DefaultTerminal> {
+    SCREEN.store(true, Ordering::SeqCst);
+    ratatui::try_init()
+}
 
 /// Rows and columns, if there is a terminal.
 pub(crate) fn size() -> Option<(u16, u16)> {
@@ -29,6 +39,9 @@ pub(crate) fn make_raw() {
 
 /// Puts the terminal back as it was.
 pub(crate) fn restore() {
+    if SCREEN.swap(false, Ordering::SeqCst) {
+        let _ = ratatui::try_restore();
+    }
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(settings) = before {
         // A terminal that is gone needs no restoring.

@@ -2,6 +2,8 @@
 
 use crate::link::Link;
 use fabric::{RefuseReason, StopReason};
+use node::histogram::Recent;
+use node::report::Traffic;
 use node::{Cluster, Node, report};
 use platform::report::{Json, event};
 use platform::{clock, power};
@@ -113,6 +115,18 @@ pub(crate) fn summarise(link: &Link) {
         event("report", format_args!("{text},\"pages_unfolded\":{unfolded}"));
     }
     stages(node, None);
+}
+
+/// Prints a sample for a live view.
+pub(crate) fn sample(node: &mut Node, recent: &mut Recent, traffic: Traffic) {
+    let clock = *node.clock();
+    let Some(cluster) = &node.cluster else { return };
+    let mut text = alloc::string::String::new();
+    let measured = (&mut node.stages, recent);
+    if report::sample(&mut text, cluster, measured, &clock, traffic).is_ok() {
+        let uptime = clock::uptime_us();
+        event("sample", format_args!("\"uptime_us\":{uptime},{text}"));
+    }
 }
 
 /// Prints the node's measurements, with the mark of a benchmark or without.

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use fabric::Event;
 use nic::folded::{self, Unfolded, Unfolder};
 use nic::{HEADER_MAX, LandingPage, Nic, PageSlice, Probed};
+use node::histogram::Recent;
+use node::report::Traffic;
 use node::{Guest, Node, Settings};
 use platform::memory::PhysMemory;
 use platform::{apic, clock, interrupts};
@@ -36,6 +38,10 @@ pub(crate) struct Link {
     /// Ticks between two reports; 0 for none.
     report_ticks: u64,
     next_report: u64,
+    /// Ticks between two samples for a live view; 0 for none.
+    sample_ticks: u64,
+    next_sample: u64,
+    recent: Recent,
     last_frame: u64,
     /// What the timer is set to; 0 for nothing.
     timer: u64,
@@ -61,6 +67,7 @@ impl Link {
         }
         let spin_ticks = clock::ns_to_tsc(settings.spin_us * 1000);
         let report_ticks = settings.report_s * clock::tsc_hz();
+        let sample_ticks = settings.sample_s * clock::tsc_hz();
         let interrupts_work = works.unwrap_or(true);
         Link {
             node,
@@ -72,6 +79,9 @@ impl Link {
             spin_ticks,
             report_ticks,
             next_report: report_ticks,
+            sample_ticks,
+            next_sample: sample_ticks,
+            recent: Recent::default(),
             last_frame: 0,
             timer: 0,
             lull_end: 0,
@@ -129,6 +139,19 @@ impl Link {
             self.next_report = now + self.report_ticks;
             crate::ending::summarise(self);
         }
+        if self.sample_ticks != 0 && now >= self.next_sample {
+            self.next_sample = now + self.sample_ticks;
+            self.sample();
+        }
+    }
+
+    /// Prints a sample for a live view.
+    fn sample(&mut self) {
+        let traffic = self.nic.as_mut().map_or(Traffic::default(), |probed| {
+            let counters = probed.nic.counters();
+            Traffic { received: counters.received_bytes, sent: counters.sent_bytes }
+        });
+        crate::ending::sample(&mut self.node, &mut self.recent, traffic);
     }
 
     /// Page frames that the NIC has at first and exchanges for others.

@@ -51,14 +51,24 @@ pub fn frames(host: &Host) -> Result<(), Failure> {
     let Some(cluster) = &host.node.cluster else { return Ok(()) };
     let coherence = cluster.coherence();
     let mut seen = HashSet::new();
+    let (mut masters, mut replicas) = (0, 0);
     let mut gfn = Gfn(0);
     while gfn < coherence.layout().end() {
-        if let Some(frame) = coherence.entry(&host.memory, gfn).frame
+        let entry = coherence.entry(&host.memory, gfn);
+        masters += u64::from(entry.state.is_master());
+        replicas += u64::from(entry.state == PageState::Shared);
+        if let Some(frame) = entry.frame
             && !seen.insert(frame)
         {
             return Err(wrong(gfn, format!("host {}: {frame:?} holds two pages", host.index)));
         }
         gfn = gfn.offset_by(1);
+    }
+    let counted = (coherence.masters(), coherence.replicas());
+    if counted != (masters, replicas) {
+        let held = (masters, replicas);
+        let what = format!("host {} counts {counted:?} pages, but has {held:?}", host.index);
+        return Err(Failure::new(Class::Correctness, what));
     }
     let (nested, directory) = coherence.table_frames();
     let (free, held) = (coherence.free_frames(), seen.len() as u64);

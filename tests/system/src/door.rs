@@ -127,6 +127,12 @@ impl Started {
         self.stdout.wait_for(text.as_bytes(), self.begun + self.limit)
     }
 
+    /// The door's own process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.id
+    }
+
     /// Sends the door itself a signal.
     pub fn signal(&self, signal: Signal) {
         send(self.id, signal);

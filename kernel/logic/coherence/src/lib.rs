@@ -186,6 +186,7 @@ pub struct Coherence {
     demand: bool,
     started_put: Option<Gfn>,
     masters: u64,
+    replicas: u64,
     counters: Counters,
 }
 
@@ -228,6 +229,7 @@ impl Coherence {
             demand: false,
             started_put: None,
             masters: 0,
+            replicas: 0,
             counters: Counters::default(),
             layout,
             limits,
@@ -398,6 +400,8 @@ impl Coherence {
         self.replacement.ranked(old.rank, entry.rank, 1);
         let masters = self.masters + u64::from(entry.state.is_master());
         self.masters = masters - u64::from(old.state.is_master());
+        let replicas = self.replicas + u64::from(entry.state == PageState::Shared);
+        self.replicas = replicas - u64::from(old.state == PageState::Shared);
         if flush == Flush::Owed {
             env.out.flush();
         }
@@ -526,6 +530,12 @@ impl Coherence {
     #[must_use]
     pub fn masters(&self) -> u64 {
         self.masters
+    }
+
+    /// Pages of which a replica is here.
+    #[must_use]
+    pub fn replicas(&self) -> u64 {
+        self.replicas
     }
 
     /// The frame pool, to add frames that come free after start.

@@ -276,6 +276,7 @@ impl Guest {
         };
         let run = match kind {
             FaultKind::Read | FaultKind::Write => {
+                at.stages.hot.fault(gfn, self.fault_rip);
                 self.streams.miss(gfn, at.cluster.coherence().is_open(gfn))
             }
             FaultKind::Upgrade => {

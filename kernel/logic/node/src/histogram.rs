@@ -66,6 +66,12 @@ impl Histogram {
         self.min = self.min.min(value);
     }
 
+    /// Values recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.buckets.fill(0);
@@ -101,9 +107,62 @@ impl Histogram {
     }
 }
 
+/// What several histograms together have counted since the last look. The
+/// price of looking is paid here, recording costs nothing more.
+#[derive(Clone, Debug)]
+pub struct Recent {
+    before: Box<[u32; BUCKETS]>,
+}
+
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent { before: Box::new([0; BUCKETS]) }
+    }
+}
+
+impl Recent {
+    /// Count and quantiles since the last look. Histograms that were cleared
+    /// meanwhile count from there on.
+    pub fn look<const N: usize>(&mut self, histograms: [&Histogram; N]) -> Summary {
+        let sum = |i: usize| histograms.iter().map(|h| h.buckets[i]).fold(0, u32::saturating_add);
+        let cleared = (0..BUCKETS).any(|i| sum(i) < self.before[i]);
+        let mut recent = Histogram::default();
+        for i in 0..BUCKETS {
+            let now = sum(i);
+            let n = if cleared { now } else { now - self.before[i] };
+            if n > 0 && recent.count == 0 {
+                recent.min = middle(i);
+            }
+            recent.buckets[i] = n;
+            recent.count += u64::from(n);
+            self.before[i] = now;
+        }
+        recent.summary()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_sees_what_came_since_the_last_one() {
+        let (mut a, mut b) = (Histogram::default(), Histogram::default());
+        let mut recent = Recent::default();
+        assert_eq!(recent.look([&a, &b]), Summary::default());
+        (0..100).for_each(|_| a.record(10));
+        (0..100).for_each(|_| b.record(50));
+        let first = recent.look([&a, &b]);
+        assert_eq!((first.count, first.min, first.p99), (200, 10, 50));
+        assert_eq!(recent.look([&a, &b]).count, 0);
+        b.record(70);
+        let second = recent.look([&a, &b]);
+        assert_eq!((second.count, second.p50), (1, 70));
+        a.clear();
+        a.record(20);
+        let third = recent.look([&a]);
+        assert_eq!((third.count, third.p50), (1, 20), "what was cleared counts anew");
+    }
 
     #[test]
     fn quantiles_are_within_one_per_cent() {

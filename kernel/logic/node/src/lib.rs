@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod guest;
 pub mod histogram;
 mod hold;
+pub mod hot;
 mod outbox;
 pub mod report;
 mod rooms;

@@ -5,8 +5,8 @@
 
 use super::clock::Clock;
 use super::cluster::Cluster;
-use super::histogram::Summary;
-use super::stages::{FAULT_NAMES, STAGE_NAMES, Stages};
+use super::histogram::{Recent, Summary};
+use super::stages::{FAULT_NAMES, FaultKind, STAGE_NAMES, Stages};
 use core::fmt::{self, Write};
 use fabric::Fabric;
 
@@ -92,6 +92,64 @@ pub fn counters(out: &mut dyn Write, cluster: &Cluster, fabric: &Fabric) -> fmt:
     out.write_str(r#"},"fabric":{"#)?;
     fabric_counters(out, fabric)?;
     out.write_char('}')
+}
+
+/// What a node's NIC has carried, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+}
+
+/// Writes the fields of a node's `sample` event, for a live view: frames and
+/// pages as they are, what was counted since start (`faults`, `evicted`,
+/// `bytes_in`, `bytes_out`), and since the last sample the remote faults'
+/// median and 99th percentile and the pages that they went to.
+///
+/// # Errors
+/// As the writer.
+pub fn sample(
+    out: &mut dyn Write,
+    cluster: &Cluster,
+    measured: (&mut Stages, &mut Recent),
+    clock: &Clock,
+    traffic: Traffic,
+) -> fmt::Result {
+    let coherence = cluster.coherence();
+    let counters = coherence.counters();
+    write!(
+        out,
+        r#""node":{},"frames":{},"free":{},"masters":{},"replicas":{},"evicted":{}"#,
+        cluster.me().0,
+        coherence.total_frames(),
+        coherence.free_frames(),
+        coherence.masters(),
+        coherence.replicas(),
+        counters.evicted
+    )?;
+    write!(out, r#","bytes_in":{},"bytes_out":{},"faults":{{"#, traffic.received, traffic.sent)?;
+    let (stages, recent) = measured;
+    for (i, (name, histogram)) in FAULT_NAMES.iter().zip(&stages.faults).enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(out, r#"{comma}"{name}":{}"#, histogram.count())?;
+    }
+    let kinds = [FaultKind::Read, FaultKind::Write].map(|kind| &stages.faults[kind as usize]);
+    out.write_str("},")?;
+    measure(out, "recent", &recent.look(kinds), clock)?;
+    out.write_str(r#","hot":["#)?;
+    for (i, hot) in stages.hot.most().iter().filter(|hot| hot.count > 0).enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let (gfn, rip) = (hot.gfn.0, hot.rip);
+        write!(
+            out,
+            r#"{comma}{{"gfn":{gfn},"rip":"{rip:x}","count":{},"error":{}}}"#,
+            hot.count, hot.error
+        )?;
+    }
+    stages.hot.fade();
+    out.write_char(']')
 }
 
 /// Names of [`fabric::Drop`]'s reasons, in their order.

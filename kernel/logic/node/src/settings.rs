@@ -10,6 +10,7 @@
 //! | `lead` | this node leads | the one with the guest's kernel |
 //! | `spin_us=N` | how long to poll for a reply before halting | 100 |
 //! | `report_s=N` | print counters every so many seconds | 0: at the end |
+//! | `sample_s=N` | print a sample for a live view every so many seconds | 0: never |
 //! | `dead_ms=N` | silence after which a node counts as lost | 3000 |
 //!
 //! Other words are kept out of the way with a warning: loaders add their own.
@@ -35,6 +36,8 @@ pub struct Settings<'a> {
     pub dead_ms: u64,
     /// How often to print counters, in seconds; 0 for only at the end.
     pub report_s: u64,
+    /// How often to print a sample for a live view, in seconds; 0 for never.
+    pub sample_s: u64,
 }
 
 /// A word with a value that cannot be used.
@@ -71,6 +74,7 @@ impl<'a> Settings<'a> {
             spin_us: 100,
             dead_ms: 3000,
             report_s: 0,
+            sample_s: 0,
         };
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -101,6 +105,7 @@ impl<'a> Settings<'a> {
                     }
                     s.mtu = Some(mtu);
                 }
+                "sample_s" => s.sample_s = number("sample_s= and whole seconds")?.min(1 << 20),
                 "report_s" => s.report_s = number("report_s= and whole seconds")?.min(1 << 20),
                 "lead" => s.lead = true,
                 "spin_us" => s.spin_us = number("spin_us= and microseconds")?.min(1_000_000),

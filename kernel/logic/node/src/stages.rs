@@ -4,6 +4,7 @@
 //! a request. Stamps are TSC reads; recording is a bucket count, no more.
 
 use super::histogram::Histogram;
+use super::hot::HotPages;
 
 /// What kind of miss a fault was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,8 @@ pub struct Stages {
     pub serve: Histogram,
     /// From the decision to move a page away until it has arrived.
     pub evict: Histogram,
+    /// Where remote faults go to and come from.
+    pub hot: HotPages,
 }
 
 impl Stages {
