@@ -61,7 +61,7 @@ pub fn emulators() -> Vec<(u32, String)> {
         status.lines().any(|line| line == parent)
     })
     .into_iter()
-    .filter(|(_, line)| line.contains("qemu-system"))
+    .filter(|(_, line)| ["qemu-system", "bochs"].iter().any(|name| line.contains(name)))
     .collect()
 }
 
