@@ -34,6 +34,9 @@ pub struct Recipe {
     /// Boots the guest's kernel without Pangaea, for comparison.
     #[serde(default)]
     pub direct: bool,
+    /// How many seconds its nodes wait for each other unless told otherwise.
+    #[serde(default = "default_join_timeout")]
+    pub join_timeout: u64,
     /// Words that every node has on its own command line.
     #[serde(default)]
     pub words: String,
@@ -109,6 +112,11 @@ impl Recipe {
         names.sort();
         Ok(names)
     }
+}
+
+/// Seconds for nodes that run about as fast as the host.
+fn default_join_timeout() -> u64 {
+    30
 }
 
 /// The recipe's name in its path.

@@ -86,9 +86,9 @@ pub(crate) struct RunArgs {
     /// End the run after this many seconds.
     #[arg(long, value_name = "SECS")]
     pub(crate) timeout: Option<u64>,
-    /// How many seconds the nodes wait for each other.
-    #[arg(long, value_name = "SECS", default_value_t = 30)]
-    pub(crate) join_timeout: u64,
+    /// How many seconds the nodes wait for each other [default: the machine's, 30 for most].
+    #[arg(long, value_name = "SECS")]
+    pub(crate) join_timeout: Option<u64>,
     /// Faults and captures of the link.
     #[command(flatten)]
     pub(crate) link: LinkArgs,

@@ -97,6 +97,7 @@ fn configure(
         let words = args.node_append.as_deref().unwrap_or_default();
         (image, payload, format!("{} {words}", live::NODE_WORD).trim_end().to_owned())
     };
+    let join_timeout = args.join_timeout.unwrap_or(recipe.join_timeout);
     let mut config = ClusterConfig {
         recipe,
         nodes,
@@ -104,7 +105,7 @@ fn configure(
         image,
         payload: Some(payload.path().to_owned()),
         append,
-        join_timeout: Duration::from_secs(args.join_timeout),
+        join_timeout: Duration::from_secs(join_timeout),
         link: args.link.options(),
         log_dir: args.log_dir.clone(),
         overrides: Default::default(),

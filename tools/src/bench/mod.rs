@@ -103,7 +103,7 @@ impl Bench<'_> {
             image: self.image.clone(),
             payload: Some(payload.path().to_owned()),
             append: String::new(),
-            join_timeout: Duration::from_secs(30),
+            join_timeout: Duration::from_secs(recipe.join_timeout),
             link: LinkOptions::default(),
             log_dir: self.args.log_dir.as_ref().map(|dir| dir.join(what)),
             overrides: BTreeMap::new(),
