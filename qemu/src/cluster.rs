@@ -6,7 +6,9 @@ use crate::node::{Node, Starting};
 use crate::process;
 use crate::switch::{Mac, Switch};
 use crate::voice::Voice;
-use crate::{LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory};
+use crate::{
+    Emulator, LinkOptions, MemorySize, Message, NODES_MAX, Port, Recipe, RunnerError, memory,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -59,6 +61,9 @@ pub struct NodeOverride {
     pub append: Option<String>,
     /// Another payload (on a direct machine, initrd) than the leading node's.
     pub payload: Option<PathBuf>,
+    /// Commands of GRUB before it starts, in place of what a firmware can do.
+    /// An emulator that needs no GRUB refuses any.
+    pub firmware: String,
     /// It is never started.
     pub absent: bool,
 }
@@ -181,6 +186,10 @@ fn check(config: &ClusterConfig) -> Result<(), RunnerError> {
         return Err(RunnerError::NodeCount(config.nodes));
     }
     let recipe = &config.recipe;
+    let has_firmware = config.overrides.values().any(|o| !o.firmware.is_empty());
+    if has_firmware && recipe.emulator != Emulator::Bochs {
+        return Err(RunnerError::NoLoader(recipe.emulator.program()));
+    }
     if recipe.direct && !recipe.linked && config.nodes != 1 {
         return Err(RunnerError::DirectWithNodes(recipe.name.clone()));
     }

@@ -42,6 +42,8 @@ pub enum Content<'a> {
 pub struct Entry<'a> {
     /// What the menu shows.
     pub title: String,
+    /// What GRUB does first, a command a line.
+    pub commands: &'a str,
     /// The node's command line.
     pub command_line: String,
     /// The names of the files that it gets as modules.
@@ -76,10 +78,11 @@ impl Disc<'_> {
     /// GRUB's configuration.
     fn menu(&self) -> String {
         let mut text = format!("set timeout={}\nset default={}\n", self.wait_s, self.default);
-        for Entry { title, command_line, modules } in &self.entries {
+        for Entry { title, commands, command_line, modules } in &self.entries {
             let words: String =
                 command_line.split_ascii_whitespace().map(|w| format!(" {}", quoted(w))).collect();
             let _ = writeln!(text, "menuentry {} {{", quoted(title));
+            commands.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
             let _ = writeln!(text, "    multiboot2 /pangaea/node{words}");
             for name in *modules {
                 let _ = writeln!(text, "    module2 /pangaea/{name} {name}");
@@ -145,6 +148,7 @@ mod tests {
     fn disc(wait_s: u32) -> Disc<'static> {
         let entry = |command_line: &str, modules| Entry {
             title: "Pangaea: it's one".to_owned(),
+            commands: "insmod wrmsr",
             command_line: command_line.to_owned(),
             modules,
         };
@@ -163,7 +167,8 @@ mod tests {
         assert!(menu.starts_with("set timeout=10\nset default=1\n"), "{menu}");
         let (first, second) = menu.split_once("}\n").unwrap();
         assert!(first.contains(r"menuentry 'Pangaea: it'\''s one' {"), "{first}");
-        assert!(first.contains("multiboot2 /pangaea/node nodes=3 lead\n"), "{first}");
+        let boot = "    insmod wrmsr\n    multiboot2 /pangaea/node nodes=3 lead\n";
+        assert!(first.contains(boot), "{first}");
         assert!(first.ends_with("    module2 /pangaea/kernel kernel\n"), "{first}");
         assert!(second.contains("/pangaea/node nodes=3 'x=$y;z'\n"), "{second}");
         assert!(!second.contains("module2"));

@@ -25,6 +25,9 @@ pub enum RunnerError {
     /// The emulator is not installed.
     #[error("the emulator {0} was not found; `cargo pangaea doctor` says how to install it")]
     NoEmulator(&'static str),
+    /// Commands for a boot loader that is not there.
+    #[error("{0} starts a node without GRUB, which could take commands")]
+    NoLoader(&'static str),
     /// A number of nodes outside the limits.
     #[error("a cluster has 1 to {max} nodes, not {0}", max = crate::NODES_MAX)]
     NodeCount(u32),

@@ -105,6 +105,7 @@ impl Starting<'_> {
             image: self.changes.image.as_deref().unwrap_or(&config.image),
             payload: self.changes.payload.as_deref().or(leading),
             append,
+            firmware: &self.changes.firmware,
             serial_ports,
             mac: self.changes.mac.unwrap_or_else(|| default_mac(node)),
         }

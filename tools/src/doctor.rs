@@ -79,12 +79,20 @@ pub(crate) const IMAGE_NEEDS: [Need; 5] = [
 ];
 
 /// What tests need beside that.
-pub(crate) const TEST_NEEDS: [Need; 1] = [Need {
-    name: "OVMF",
-    probe: Probe::File("/usr/share/OVMF/OVMF_CODE.fd"),
-    package: "ovmf",
-    purpose: "tests of booting by UEFI",
-}];
+pub(crate) const TEST_NEEDS: [Need; 2] = [
+    Need {
+        name: "OVMF",
+        probe: Probe::File("/usr/share/OVMF/OVMF_CODE.fd"),
+        package: "ovmf",
+        purpose: "tests of booting by UEFI",
+    },
+    Need {
+        name: "SeaBIOS",
+        probe: Probe::File("/usr/share/seabios/bios-256k.bin"),
+        package: "seabios",
+        purpose: "tests of firmware without VT-x",
+    },
+];
 
 /// What only Debian has, and what cannot be mended by a package.
 const GUEST_NEEDS: [Need; 2] = [

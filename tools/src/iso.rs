@@ -49,11 +49,13 @@ fn entries(args: &ImageArgs, cluster: u64) -> Vec<Entry<'static>> {
     );
     let lead = Entry {
         title: format!("Pangaea: lead a cluster of {nodes} and run the guest"),
+        commands: "",
         command_line: format!("{words} lead"),
         modules: &["kernel", "initrd", "cmdline"],
     };
     let lend = Entry {
         title: format!("Pangaea: lend this machine's memory to a cluster of {nodes}"),
+        commands: "",
         command_line: words,
         modules: &[],
     };

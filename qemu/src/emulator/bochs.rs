@@ -97,8 +97,12 @@ fn disc(plan: &NodePlan<'_>) -> Result<File, RunnerError> {
         Some(payload) => (vec![("payload", Content::File(payload))], &["payload"][..]),
         None => (Vec::new(), &[][..]),
     };
-    let title = "Pangaea".to_owned();
-    let entry = Entry { title, command_line: plan.append.to_owned(), modules };
+    let entry = Entry {
+        title: "Pangaea".to_owned(),
+        commands: plan.firmware,
+        command_line: plan.append.to_owned(),
+        modules,
+    };
     let disc = Disc { node: plan.image, files, entries: vec![entry], default: 0, wait_s: 0 };
     let written = Written::new(plan.mac);
     disc.write(&written.0)?;

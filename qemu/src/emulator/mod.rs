@@ -57,6 +57,8 @@ pub(crate) struct NodePlan<'a> {
     pub(crate) payload: Option<&'a Path>,
     /// The node's command line.
     pub(crate) append: &'a str,
+    /// What stands in for its firmware: commands of GRUB, a command a line.
+    pub(crate) firmware: &'a str,
     /// How many serial ports it has, COM1 first.
     pub(crate) serial_ports: usize,
     pub(crate) mac: Mac,
@@ -101,6 +103,7 @@ fn test_plan<'a>(recipe: &'a Recipe, cpu: &'a str) -> NodePlan<'a> {
         image: Path::new("/a b"),
         payload: None,
         append: "nodes=2 lead",
+        firmware: "",
         serial_ports: 3,
         mac: [0x52, 0x54, 0, 0x50, 0, 1],
     }

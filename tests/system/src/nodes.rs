@@ -27,18 +27,29 @@ impl Nodes {
     /// If the recipe or the kernel cannot be read.
     #[must_use]
     pub fn new(nodes: u32, memory: &str, kernel: &Path, cmdline: &str) -> Nodes {
+        Nodes::on("q35-svm", nodes, memory, kernel, cmdline)
+    }
+
+    /// The same with machines of the kind `machine`.
+    ///
+    /// # Panics
+    /// If the recipe or the kernel cannot be read.
+    #[must_use]
+    pub fn on(machine: &str, nodes: u32, memory: &str, kernel: &Path, cmdline: &str) -> Nodes {
         let logs = Folder::new();
         let payload = logs.path().join("payload.cpio");
         write_payload(&payload, kernel, cmdline).expect("a payload");
         let machines = build::workspace().join("qemu/machines");
+        let recipe = Recipe::load(&machines, machine).expect("the machine");
+        let join_timeout = recipe.join_timeout;
         let config = ClusterConfig {
-            recipe: Recipe::load(&machines, "q35-svm").expect("the default machine"),
+            recipe,
             nodes,
             memory: memory.parse().expect("a size of memory"),
             image: build::node_image().to_owned(),
             payload: Some(payload),
             append: String::new(),
-            join_timeout: Duration::from_secs(20),
+            join_timeout: Duration::from_secs(join_timeout),
             link: LinkOptions::default(),
             log_dir: Some(logs.path().to_owned()),
             overrides: Default::default(),
