@@ -1,6 +1,7 @@
 //! The local APIC, in x2APIC mode where there is one and else by memory.
 
 use crate::msrs;
+use crate::trap::attempt;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// IA32_APIC_BASE and its bits.
@@ -43,6 +44,8 @@ pub(crate) fn msr(register: u32) -> u32 {
 
 /// Turns the APIC on, with nothing coming from elsewhere.
 pub(crate) fn install() {
+    // The 8259 pair: firmware may have left its lines open.
+    let _ = attempt!(["out 0x21, al", "out 0xA1, al"] in("al") 0xFFu8);
     let base = msrs::read(BASE).unwrap_or(0);
     if has_x2apic() {
         let _ = msrs::write(BASE, base | ENABLED | X2APIC);

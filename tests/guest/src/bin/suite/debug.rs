@@ -60,7 +60,7 @@ fn registers(r: &mut Report) {
     let _ = attempt!(["mov {a}, dr0", "mov {b}, dr1", "mov {c}, dr2", "mov {d}, dr3"]
         a = out(reg) *a, b = out(reg) *b, c = out(reg) *c, d = out(reg) *d);
     r.want("addresses", seen, wanted);
-    let _ = attempt!(["mov dr6, {v}"] v = in(reg) 0xE00F);
+    let _ = attempt!(["mov dr6, {v}"] v = in(reg) 0xE00Fu64);
     let _ = core::arch::x86_64::__cpuid(0);
     let dr6 = trap::take_dr6();
     r.want("dr6", dr6 & 0x0000_FFF0 | dr6 & 0xF, 0xEFFF);

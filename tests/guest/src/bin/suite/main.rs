@@ -10,11 +10,13 @@
 //! --machine bare --kernel ...`): a test that fails there is wrong itself, or
 //! the emulator is. Known faults of emulators are beside the test that meets
 //! them ([`report::Report::except`]) and count only if the command line says
-//! `emulator=tcg` or `emulator=bochs`. The word `only=PREFIX` picks tests.
+//! `emulator=tcg` or `emulator=bochs`. The word `only=PREFIX,...` picks tests.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 mod apic;
+#[cfg(target_os = "none")]
+mod code;
 #[cfg(target_os = "none")]
 mod cpuid;
 #[cfg(target_os = "none")]
@@ -26,7 +28,11 @@ mod interrupts;
 #[cfg(target_os = "none")]
 mod leave;
 #[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
 mod mmio;
+#[cfg(target_os = "none")]
+mod modes;
 #[cfg(target_os = "none")]
 mod msrs;
 #[cfg(target_os = "none")]
@@ -40,6 +46,10 @@ mod remote;
 #[cfg(target_os = "none")]
 mod report;
 #[cfg(target_os = "none")]
+mod rings;
+#[cfg(target_os = "none")]
+mod state;
+#[cfg(target_os = "none")]
 mod tables;
 #[cfg(target_os = "none")]
 mod timer;
@@ -49,7 +59,7 @@ mod trap;
 #[cfg(target_os = "none")]
 guests::entry!(main);
 #[cfg(target_os = "none")]
-core::arch::global_asm!(include_str!("bare.s"));
+core::arch::global_asm!(include_str!("bare.s"), include_str!("modes.s"));
 
 /// A test: a name and what it does.
 #[cfg(target_os = "none")]
@@ -66,6 +76,11 @@ const SUBJECTS: &[&[Test]] = &[
     timer::TESTS,
     mmio::TESTS,
     debug::TESTS,
+    state::TESTS,
+    memory::TESTS,
+    code::TESTS,
+    rings::TESTS,
+    modes::TESTS,
 ];
 
 /// The name of the test with a number.
@@ -90,7 +105,7 @@ fn main(boot: &'static guests::boot::BootParams) -> ! {
     let emulator = Emulator::named(word("emulator="));
     let [mut passed, mut skipped, mut failed] = [0; 3];
     for (number, (name, test)) in SUBJECTS.iter().copied().flatten().enumerate() {
-        if !name.starts_with(word("only=")) {
+        if !word("only=").split(',').any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         trap::begin(number);

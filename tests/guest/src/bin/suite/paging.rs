@@ -1,7 +1,6 @@
 //! The suite's page tables: the first 4 GiB map to themselves but for a
 //! window of 4 KiB pages, whose entries are the tests'.
 
-use crate::trap;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
@@ -210,9 +209,4 @@ pub(crate) fn cr4() -> u64 {
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack)) };
     value
-}
-
-/// Writes CR4; what exception that has raised.
-pub(crate) fn set_cr4(value: u64) -> Option<trap::Fault> {
-    trap::attempt!(["mov cr4, {v}"] v = in(reg) value)
 }

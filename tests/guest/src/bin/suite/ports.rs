@@ -44,13 +44,6 @@ fn set_clock(index: u8, value: u8) {
         v = in(reg_byte) value, inout("dx") RTC => _, inout("al") index => _);
 }
 
-fn clock(index: u8) -> u8 {
-    let value: u8;
-    let _ = attempt!(["out dx, al", "inc edx", "in al, dx"]
-        inout("dx") RTC => _, inout("al") index => value);
-    value
-}
-
 fn widths(r: &mut Report) {
     out_32(ADDRESS, PATTERN);
     r.want("dword", in_32(ADDRESS), PATTERN);

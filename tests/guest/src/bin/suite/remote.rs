@@ -47,11 +47,6 @@ pub(crate) fn install(boot: &BootParams) {
     }
 }
 
-/// Whether there is another node.
-pub(crate) fn has_node() -> bool {
-    NODE.load(Relaxed) != 0
-}
-
 /// Physical address of a page.
 pub(crate) fn page(index: u64) -> u64 {
     assert!(index < PAGES, "remote page {index}");
