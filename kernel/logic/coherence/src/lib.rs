@@ -30,6 +30,7 @@ pub mod observe;
 pub mod owner;
 mod replacement;
 pub mod requester;
+mod slots;
 mod transit;
 
 pub use capacity::Limits;
@@ -42,13 +43,12 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
 use directory::Directory;
-use hashbrown::HashMap;
 use home::Busy;
 use layout::Layout;
 use paging::table::Flush;
 use paging::{Entry, FramePool, HostMemory, PageState, PageTable};
 use replacement::Replacement;
-use rustc_hash::FxBuildHasher;
+use slots::Slots;
 use transit::Transit;
 
 /// Where messages go and what the engine around knows.
@@ -169,9 +169,9 @@ pub struct Coherence {
     table: PageTable,
     pool: FramePool,
     directory: Directory,
-    open: HashMap<u64, Open, FxBuildHasher>,
+    open: Slots<Open>,
     puts_open: usize,
-    busy: HashMap<u64, Busy, FxBuildHasher>,
+    busy: Slots<Busy>,
     busy_max: usize,
     /// Requests that all nodes may have open together.
     requests_max: usize,
@@ -210,13 +210,12 @@ impl Coherence {
         // A transaction ends at home when Done arrives; its requester goes on
         // when it sends it.
         let busy_max = requests + nodes * limits.dones_max;
-        let map = |n: usize| HashMap::with_capacity_and_hasher(n * 2, FxBuildHasher);
         Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
-            open: map(limits.open_max + limits.puts_max),
+            open: Slots::with_room_for(limits.open_max + limits.puts_max),
             puts_open: 0,
-            busy: HashMap::with_capacity_and_hasher(busy_max.min(OPEN_AT_START), FxBuildHasher),
+            busy: Slots::with_room_for(busy_max.min(OPEN_AT_START)),
             busy_max,
             requests_max: requests,
             waiting: VecDeque::with_capacity(requests.min(OPEN_AT_START)),
@@ -392,10 +391,9 @@ impl Coherence {
         gfn: Gfn,
         entry: Entry,
     ) {
-        let old = self.table.get(env.memory, gfn);
-        let flush = self
+        let (old, flush) = self
             .table
-            .set(env.memory, &mut self.pool, gfn, entry)
+            .replace(env.memory, &mut self.pool, gfn, entry)
             .expect("frames for tables are kept back");
         self.replacement.ranked(old.rank, entry.rank, 1);
         let masters = self.masters + u64::from(entry.state.is_master());

@@ -173,7 +173,7 @@ impl Message {
     #[must_use]
     pub fn from_bytes(b: &[u8; MESSAGE_LEN]) -> Option<Message> {
         let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
-        if b[1] & !0x1f != 0 || b[20..].iter().any(|&x| x != 0) {
+        if b[1] & !0x1f != 0 || b[20..] != [0; MESSAGE_LEN - 20] {
             return None;
         }
         Some(Message {

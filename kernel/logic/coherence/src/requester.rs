@@ -80,6 +80,8 @@ impl Coherence {
                 self.balance(env)?;
                 return Ok(progress);
             }
+            // Without a word to this node itself nothing has changed.
+            Progress::Pending if self.local.is_empty() => return Ok(progress),
             Progress::Pending => self.settle(env)?,
         }
         // A home that is this node may have answered already.
@@ -87,7 +89,10 @@ impl Coherence {
     }
 
     fn is_ready(&self, memory: &impl HostMemory, gfn: Gfn, access: Access) -> bool {
-        let entry = self.table.get(memory, gfn);
+        Self::allows(self.table.get(memory, gfn), access)
+    }
+
+    fn allows(entry: Entry, access: Access) -> bool {
         match access {
             Access::Read => entry.readable(),
             Access::Write => entry.writable(),
@@ -101,11 +106,11 @@ impl Coherence {
         access: Access,
         ahead: u16,
     ) -> Result<Progress, Violation> {
-        if self.is_ready(env.memory, gfn, access) {
+        let entry = self.table.get(env.memory, gfn);
+        if Self::allows(entry, access) {
             return Ok(Progress::Ready);
         }
         let open = self.open.contains_key(&gfn.0);
-        let entry = self.table.get(env.memory, gfn);
         if entry.state != PageState::Invalid && entry.frame.is_none() && !entry.leaving {
             if !self.materialise(env, gfn, entry) {
                 return Ok(Progress::Starved);
@@ -469,7 +474,8 @@ impl Coherence {
             let inside = (start.0..start.0 + count).contains(&gfn);
             (inside && matches!(open, Open::Fetch(f) if f.answer != Answer::None)).then_some(gfn)
         };
-        while let Some(gfn) = self.open.iter().find_map(waits) {
+        loop {
+            let Some(gfn) = self.open.iter().find_map(waits) else { break };
             self.try_install(env, Gfn(gfn))?;
             if self.open.contains_key(&gfn) {
                 return Err("a grant for a page in doubt");

@@ -46,6 +46,9 @@ pub struct Layout {
     ranges: Vec<HomeRange>,
     /// Linear start of each node's contribution, in pages; one more at the end.
     starts: Vec<u64>,
+    /// Nodes a page, times 2^64: where a page's home is if all contributions
+    /// are of about one size.
+    nodes_per_page: u64,
 }
 
 /// Turns a page's place in the row of all contributions into its gfn.
@@ -83,7 +86,9 @@ impl Layout {
             linear = end;
             starts.push(linear);
         }
-        Ok(Layout { ranges, starts })
+        // A contribution has 512 pages at least, so this is below 2^64.
+        let nodes_per_page = (((pages.len() as u128) << 64) / u128::from(linear)) as u64;
+        Ok(Layout { ranges, starts, nodes_per_page })
     }
 
     /// RAM ranges in ascending order, each with one home.
@@ -134,7 +139,12 @@ impl Layout {
     #[must_use]
     pub fn home(&self, gfn: Gfn) -> Option<(NodeId, u64)> {
         let linear = self.linear(gfn)?;
-        let node = self.starts.partition_point(|&s| s <= linear) - 1;
+        let guess = ((u128::from(linear) * u128::from(self.nodes_per_page)) >> 64) as usize;
+        let fits = |node: usize| self.starts[node] <= linear && linear < self.starts[node + 1];
+        let node = match fits(guess) {
+            true => guess,
+            false => self.starts.partition_point(|&s| s <= linear) - 1,
+        };
         Some((NodeId(node as u16), linear - self.starts[node]))
     }
 
@@ -176,6 +186,8 @@ mod tests {
     #[test]
     fn every_page_round_trips() {
         let l = Layout::new(&[512, 1024, 512]).unwrap();
+        assert_eq!(l.home(Gfn(511)), Some((NodeId(0), 511)));
+        assert_eq!(l.home(Gfn(1535)), Some((NodeId(1), 1023)));
         for g in 0..2048 {
             let (home, index) = l.home(Gfn(g)).unwrap();
             assert_eq!(l.gfn_at(home, index), Gfn(g));

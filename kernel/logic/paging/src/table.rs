@@ -196,8 +196,22 @@ impl PageTable {
         gfn: Gfn,
         entry: Entry,
     ) -> Result<Flush, OutOfFrames> {
+        self.replace(memory, pool, gfn, entry).map(|(_, flush)| flush)
+    }
+
+    /// Sets what this node holds of one page; says what it held before.
+    ///
+    /// # Errors
+    /// As [`PageTable::set`].
+    pub fn replace(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> Result<(Entry, Flush), OutOfFrames> {
         if entry == Entry::default() && self.find(memory, gfn).is_none() {
-            return Ok(Flush::None);
+            return Ok((Entry::default(), Flush::None));
         }
         let slot = self.leaf(memory, pool, gfn)?;
         let old = self.format.decode(memory.read_entry(slot.table, slot.index));
@@ -206,7 +220,7 @@ impl PageTable {
             && (!entry.readable()
                 || old.frame != entry.frame
                 || (old.writable() && !entry.writable()));
-        Ok(if lost { Flush::Owed } else { Flush::None })
+        Ok((old, if lost { Flush::Owed } else { Flush::None }))
     }
 
     /// Maps a whole aligned run that this node did not hold, as one leaf.
