@@ -168,6 +168,8 @@ pub(super) struct Measured {
     pub(super) totals: BTreeMap<String, Total>,
     /// The nodes' `stages` events by node and phase.
     stages: BTreeMap<(u64, u64), Value>,
+    /// The nodes' last `report` events.
+    reports: BTreeMap<u64, Value>,
     /// The guest has said its last word.
     complete: bool,
 }
@@ -194,7 +196,15 @@ impl Measured {
 
     /// Takes the nodes' events.
     pub(super) fn take_events<'a>(&mut self, events: impl IntoIterator<Item = &'a Value>) {
-        for event in events.into_iter().filter(|e| e["event"] == "stages") {
+        for event in events {
+            if event["event"] == "report"
+                && let Some(node) = event["node"].as_u64()
+            {
+                self.reports.insert(node, event.clone());
+            }
+            if event["event"] != "stages" {
+                continue;
+            }
             if let (Some(node), Some(mark)) = (event["node"].as_u64(), event["mark"].as_u64()) {
                 self.stages.insert((node, mark), event.clone());
             }
@@ -220,6 +230,13 @@ impl Measured {
     /// A total that must be there.
     pub(super) fn total(&self, name: &str) -> Result<Total> {
         self.totals.get(name).copied().with_context(|| format!("the measure {name} is missing"))
+    }
+
+    /// A count of a node's last report; `path` leads to it.
+    pub(super) fn count(&self, node: u64, path: &[&str]) -> Result<u64> {
+        let what = || format!("node {node} has not reported {}", path.join("."));
+        let report = self.reports.get(&node).with_context(what)?;
+        path.iter().fold(report, |value, key| &value[*key]).as_u64().with_context(what)
     }
 
     /// A histogram of a node in a phase; `path` leads to it in the event.

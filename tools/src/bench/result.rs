@@ -32,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) bandwidth: Bandwidth,
     /// Instructions for one read fault.
     pub(super) instructions: Instructions,
+    /// What became of the pages that the requester received.
+    pub(super) received: Received,
     /// Where the time of a read fault goes.
     pub(super) stages: Vec<Stage>,
     /// What was measured.
@@ -54,6 +56,25 @@ pub(super) struct Bandwidth {
 pub(super) struct Instructions {
     requester: u64,
     owner: u64,
+}
+
+/// Pages that a node received.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Received {
+    /// They stay in the frame into which the NIC put them.
+    landed: u64,
+    /// The processor copied them.
+    copied: u64,
+}
+
+impl Received {
+    fn new(m: &Measured) -> Result<Self> {
+        let count = |path: &[&str]| m.count(REQUESTER, path);
+        let unfolded = count(&["pages_unfolded"])?;
+        let landed = count(&["pages", "pages_landed"])?;
+        let copied = count(&["pages", "pages_copied"])?;
+        Ok(Self { landed: landed.saturating_sub(unfolded), copied: copied + unfolded })
+    }
 }
 
 /// One stage of a read fault.
@@ -142,6 +163,7 @@ impl Outcome {
                 link_mib_s: m.total("link")?.mib_s(),
             },
             instructions: counted,
+            received: Received::new(m)?,
             stages,
             cluster,
             extra: Extra {
@@ -250,6 +272,11 @@ impl Outcome {
                 "instructions for a read fault: {} on the requester, {} on the owner",
                 i.requester, i.owner
             ),
+        );
+        let r = self.received;
+        line(
+            text,
+            format_args!("pages received: {} landed in place, {} copied", r.landed, r.copied),
         );
         let x = &self.extra;
         line(

@@ -48,6 +48,11 @@ fn measured(count: u64) -> Measured {
         assert_eq!(m.take(line).unwrap(), None);
     }
     m.take(Line::End { name: "end".into() }).unwrap();
+    let report = json!({
+        "event": "report", "node": 0, "pages_unfolded": 5,
+        "pages": {"pages_landed": 105, "pages_copied": 2},
+    });
+    m.take_events([&report]);
     let events: Vec<_> =
         (0..2).flat_map(|node| (1..=6).map(move |mark| event(node, mark, count))).collect();
     m.take_events(&events);
@@ -98,7 +103,8 @@ fn the_json_has_the_promised_shape() {
         json["cluster"],
         json!({"nodes": 2, "memory_bytes": 536_870_912, "machine": "m", "link": "nic", "mtu": 9000})
     );
-    assert_eq!(json.as_object().unwrap().len(), 12, "nothing else");
+    assert_eq!(json["received"], json!({"landed": 100, "copied": 7}));
+    assert_eq!(json.as_object().unwrap().len(), 13, "nothing else");
 }
 
 #[test]
