@@ -17,6 +17,10 @@ const STOP_NS: u64 = 2_000_000_000;
 /// be lost: several of the teller's repetitions.
 const LINGER_NS: u64 = 500_000_000;
 
+/// Most exits in a row between which this node looks at nothing but whether
+/// something has come.
+const AGAIN_MAX: u32 = 64;
+
 /// Looks at what the fabric says; does not return if the cluster is over.
 fn watch(link: &mut Link, mut guest: Option<&mut Guest>) {
     while let Some(happened) = link.event(guest.as_deref_mut()) {
@@ -165,12 +169,18 @@ pub(crate) fn lead(
         consoles.pump(&mut guest.machine);
         link.set_timer(guest.deadline());
         let mut step = run(link, guest, vcpu);
+        for _ in 0..AGAIN_MAX {
+            if step != Step::Again || !link.is_idle() {
+                break;
+            }
+            step = run(link, guest, vcpu);
+        }
         while step == Step::Blocked {
             wait_for_answer(link, guest, consoles);
             step = run(link, guest, vcpu);
         }
         match step {
-            Step::Ran | Step::Blocked => {}
+            Step::Ran | Step::Again | Step::Blocked => {}
             Step::Interrupted => {
                 link.take_interrupts();
                 consoles.interrupted();

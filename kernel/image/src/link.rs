@@ -166,6 +166,12 @@ impl Link {
         self.unfolder.copied
     }
 
+    /// Whether nothing has come and nothing is to be sent. What the timer is set
+    /// for makes itself known as an interrupt.
+    pub(crate) fn is_idle(&self) -> bool {
+        !interrupts::any_pending() && !self.has_frame() && !self.node.has_output()
+    }
+
     fn has_frame(&self) -> bool {
         self.nic.as_ref().is_some_and(|p| p.nic.receive_ready())
     }

@@ -73,7 +73,9 @@ pub fn disable_line(line: u8) {
     take_line(line);
 }
 
-fn any_pending() -> bool {
+/// Whether an interrupt was noted that nobody has taken.
+#[must_use]
+pub fn any_pending() -> bool {
     PENDING.iter().any(|w| w.load(Ordering::Relaxed) != 0)
 }
 

@@ -127,6 +127,12 @@ impl Machine {
         self.cpus.iter_mut().for_each(|cpu| cpu.calm_until = 0);
     }
 
+    /// Whether nothing has changed for the processor since its last entry.
+    #[must_use]
+    pub fn is_calm(&self, cpu: usize) -> bool {
+        self.cpus[cpu].calm_until != 0
+    }
+
     /// Finds out until when the next entries of a processor have nothing to do,
     /// right after one was prepared.
     pub(crate) fn calm(&mut self, cpu: usize) {

@@ -193,16 +193,24 @@ impl Machine {
     ) -> Outcome {
         let kind = &mut self.counters.exits[Kind::of(exit) as usize];
         *kind += 1;
-        self.stir();
+        // These read what the processor is or change what belongs to it alone.
+        let quiet = matches!(exit, Exit::Cpuid | Exit::Rdmsr | Exit::Xsetbv | Exit::CacheControl);
+        if !quiet {
+            self.stir();
+        }
         self.take_tpr(cpu, vcpu);
         let now = self.time(now_tsc);
         let mut at = Context { cpu, vcpu, memory, now };
         match self.exit(&mut at, exit) {
             Ok(outcome) => {
                 self.settle(cpu, !matches!(exit, Exit::HostInterrupt | Exit::InterruptWindow));
-                if outcome == Outcome::Resume { self.power_outcome() } else { outcome }
+                if outcome == Outcome::Resume && !quiet { self.power_outcome() } else { outcome }
             }
-            Err(stop) => self.stopped(&mut at, stop),
+            Err(stop) => {
+                let outcome = self.stopped(&mut at, stop);
+                self.stir();
+                outcome
+            }
         }
     }
 

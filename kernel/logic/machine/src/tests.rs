@@ -391,6 +391,25 @@ fn init_and_start_up_start_a_second_processor() {
 }
 
 #[test]
+fn what_reads_the_processor_alone_disturbs_nothing() {
+    let mut g = Guest::new(false);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00); // x2APIC
+    assert!(!g.machine.is_calm(0), "a local APIC was written");
+    g.prepare();
+    g.code(&[0x0F, 0xA2]);
+    let before = g.vcpu.registers.rip;
+    assert_eq!(g.exit(Exit::Cpuid), Outcome::Resume);
+    assert_eq!(g.vcpu.registers.rip, before + 2);
+    assert!(g.machine.is_calm(0));
+    // An access that faults is injected, and the next entry looks at all.
+    g.vcpu.registers.gpr[vcpu::RCX] = 0xDEAD_0000;
+    g.code(&[0x0F, 0x32]);
+    assert_eq!(g.exit(Exit::Rdmsr), Outcome::Resume);
+    assert!(g.vcpu.injected.is_some() && !g.machine.is_calm(0));
+}
+
+#[test]
 fn a_calm_machine_still_hears_its_timers_and_its_ports() {
     let mut g = Guest::new(true);
     g.prepare();

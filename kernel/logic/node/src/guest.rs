@@ -32,6 +32,9 @@ pub enum End {
 pub enum Step {
     /// It ran; call again.
     Ran,
+    /// It ran, and nothing has changed but the vCPU: call again at once, unless
+    /// something has come meanwhile.
+    Again,
     /// A physical interrupt wants the host; look at the devices, call again.
     Interrupted,
     /// It waits for a message.
@@ -252,7 +255,9 @@ impl Guest {
             at.cluster.release_held(at.memory);
         }
         let Some((gfn, access)) = fault_in_ram else {
-            return self.ask_machine(at, exit);
+            let step = self.ask_machine(at, exit);
+            let again = step == Step::Ran && self.machine.is_calm(CPU);
+            return if again && self.wait == Wait::Nothing { Step::Again } else { step };
         };
         self.fault_rip = rip;
         self.fault(at, gfn, access)

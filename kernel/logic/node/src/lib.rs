@@ -19,6 +19,7 @@ mod actor;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
+mod glimpse;
 pub mod guest;
 pub mod histogram;
 mod hold;

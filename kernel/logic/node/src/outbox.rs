@@ -5,6 +5,7 @@
 //! behind a request, or the classes of the protocol would mean nothing.
 
 use super::actor::Control;
+use super::glimpse::Glimpses;
 use super::rooms::Rooms;
 use addr::{Frame, NodeId};
 use alloc::collections::VecDeque;
@@ -24,6 +25,7 @@ pub(crate) struct Outbox {
     queues: [VecDeque<Outgoing>; Channel::COUNT],
     pub(crate) rooms: Rooms,
     pub(crate) flush_owed: bool,
+    pub(crate) glimpses: Glimpses,
 }
 
 impl Output for Outbox {
@@ -48,6 +50,7 @@ impl Output for Outbox {
 
     fn flush(&mut self) {
         self.flush_owed = true;
+        self.glimpses = Glimpses::default();
     }
 }
 
@@ -57,6 +60,7 @@ impl Outbox {
             queues: array::from_fn(|_| VecDeque::with_capacity(ROOM)),
             rooms: Rooms::new(nodes),
             flush_owed: false,
+            glimpses: Glimpses::default(),
         }
     }
 

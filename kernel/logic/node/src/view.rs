@@ -15,6 +15,24 @@ pub struct View<'a, M> {
 }
 
 impl<M: HostMemory> View<'_, M> {
+    /// Reads bytes of one page.
+    fn read_in_page(&mut self, gpa: GuestPhys, to: &mut [u8]) -> Result<(), MemoryError> {
+        let gfn = gpa.gfn();
+        if let Some(frame) = self.cluster.outbox_mut().glimpses.find(gfn) {
+            self.memory.read(frame, gpa.offset(), to);
+            return Ok(());
+        }
+        self.check(gpa, to.len(), Access::Read)?;
+        match self.cluster.coherence().look(self.memory, gfn, Access::Read) {
+            Some(Some(frame)) => {
+                self.cluster.outbox_mut().glimpses.remember(gfn, frame);
+                self.memory.read(frame, gpa.offset(), to);
+            }
+            _ => to.fill(0),
+        }
+        Ok(())
+    }
+
     /// Splits `len` bytes from `gpa` at page ends and checks that every page
     /// allows the access before the first byte is touched.
     fn check(&self, gpa: GuestPhys, len: usize, access: Access) -> Result<(), MemoryError> {
@@ -36,6 +54,9 @@ impl<M: HostMemory> View<'_, M> {
 
 impl<M: HostMemory> GuestMemory for View<'_, M> {
     fn read(&mut self, gpa: GuestPhys, to: &mut [u8]) -> Result<(), MemoryError> {
+        if to.len() <= PAGE_SIZE - gpa.offset() {
+            return self.read_in_page(gpa, to);
+        }
         self.check(gpa, to.len(), Access::Read)?;
         let mut at = gpa;
         let mut rest = to;
