@@ -1,8 +1,10 @@
 //! Pages over raw Ethernet frames, by Pangaea's e1000 driver in user space,
 //! polled: no system call and no interrupt between a request and its answer.
 //!
-//! A frame is an Ethernet header, a [`Head`] and, where it carries one, a
-//! page. `GET` is answered by `PAGE`, `PUT` by `KEPT`, each with the
+//! A frame is an Ethernet header and a [`Head`]. With a page it is the header,
+//! the page from its byte 14 on, the page's first 14 bytes, and the head: the
+//! driver's buffers are pages, so that the page is whole in one of them once
+//! its first bytes have changed places with the header. `GET` is answered by `PAGE`, `PUT` by `KEPT`, each with the
 //! request's number; a request without an answer is sent again, which changes
 //! nothing if only the answer was lost. A page that is sent leaves from
 //! where the device can read it: on the server from the store itself, on the
@@ -25,8 +27,9 @@ const KEPT: u32 = 4;
 /// "Local Experimental Ethertype 1" (IEEE 802, table 9-1), and a mark.
 const ETHERTYPE: [u8; 2] = [0x88, 0xB5];
 const MARK: [u8; 2] = *b"PG";
-/// Ethernet header and [`Head`].
-const HEAD_LEN: usize = 14 + 14;
+/// Bytes of the Ethernet header, and of it with a [`Head`].
+const LEAD: usize = nic::ETHERNET_HEADER_LEN;
+const HEAD_LEN: usize = LEAD + 14;
 /// Pages under way to the server at most.
 const SLOTS: usize = 16;
 /// When a request is sent again, and when it is given up.
@@ -57,39 +60,48 @@ impl Head {
         bytes
     }
 
-    /// Reads a frame: what it says, and the page if there is one.
-    fn read(frame: &[u8]) -> Option<(Head, &[u8])> {
-        if frame.get(12..14) != Some(&ETHERTYPE) || frame.get(14..16) != Some(&MARK) {
+    /// Reads a frame in one piece, without a page.
+    fn read(frame: &[u8]) -> Option<Head> {
+        let head = Head::read_end(frame.get(LEAD..)?)?;
+        (frame[12..LEAD] == ETHERTYPE).then_some(head)
+    }
+
+    /// Reads what follows the Ethernet header.
+    fn read_end(bytes: &[u8]) -> Option<Head> {
+        if bytes.get(..2) != Some(&MARK) {
             return None;
         }
-        let word = |at: usize| Some(u32::from_le_bytes(frame.get(at..at + 4)?.try_into().ok()?));
-        let head = Head { what: word(16)?, page: word(20)?, number: word(24)? };
-        let has_page = [PUT, DATA].contains(&head.what);
-        let payload = frame.get(HEAD_LEN..)?;
-        Some((head, if has_page { payload.get(..PAGE)? } else { &[] }))
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        Some(Head { what: word(2)?, page: word(6)?, number: word(10)? })
     }
+}
+
+/// Reads a frame that carries a page, whose parts are `first`, one buffer's
+/// bytes, and `rest`. The page is whole in `first` then.
+fn unfold<'a>(first: &'a mut [u8], rest: &[u8]) -> Option<(Head, &'a [u8])> {
+    let (lead, end) = rest.split_at_checked(LEAD)?;
+    let head = Head::read_end(end)?;
+    if first.len() != PAGE || first[12..LEAD] != ETHERTYPE {
+        return None;
+    }
+    first[..LEAD].copy_from_slice(lead);
+    Some((head, first))
+}
+
+/// Reads any frame: what it says, and the page if it carries one.
+fn read(frame: Arrival<'_>) -> Option<(Head, &[u8])> {
+    let (head, page) = match frame {
+        Arrival::Whole(bytes) => (Head::read(bytes)?, &[][..]),
+        Arrival::Long(page, rest) => unfold(page.content_mut(), rest)?,
+    };
+    let has_page = [PUT, DATA].contains(&head.what);
+    (has_page != page.is_empty()).then_some((head, page))
 }
 
 /// The NIC, and its own address.
 struct Wire {
     nic: E1000<Mmio>,
     mac: [u8; 6],
-    joined: Vec<u8>,
-}
-
-/// A frame in one piece: what a page is put into wants it so. The driver's
-/// buffers are pages, and the head before a page pushes its end into a second
-/// one.
-fn in_one_piece<'a>(frame: Arrival<'a>, joined: &'a mut Vec<u8>) -> &'a [u8] {
-    match frame {
-        Arrival::Whole(bytes) => bytes,
-        Arrival::Long(page, rest) => {
-            joined.clear();
-            joined.extend_from_slice(page.content());
-            joined.extend_from_slice(rest);
-            joined
-        }
-    }
 }
 
 impl Wire {
@@ -103,14 +115,25 @@ impl Wire {
             }
         }
         let mac = nic.mac();
-        Ok(Wire { nic, mac, joined: Vec::with_capacity(nic::BUFFER_LEN) })
+        Ok(Wire { nic, mac })
     }
 
     /// Sends a frame, as soon as there is room.
-    fn send(&mut self, head: Head, page: Option<PageSlice>) -> Result<()> {
+    fn send(&mut self, head: Head, page: Option<Page<'_>>) -> Result<()> {
         let header = head.write(self.mac);
+        let mut end = [0; HEAD_LEN];
+        let (lead, slice, tail) = match page {
+            None => (&header[..], None, &[][..]),
+            Some(page) => {
+                end[..LEAD].copy_from_slice(&page.bytes[..LEAD]);
+                end[LEAD..].copy_from_slice(&header[LEAD..]);
+                let frame = Frame(page.physical / PAGE as u64);
+                let (offset, len) = (LEAD as u16, (PAGE - LEAD) as u16);
+                (&header[..LEAD], Some(PageSlice { frame, offset, len }), &end[..])
+            }
+        };
         loop {
-            match self.nic.transmit(&header, page, &[]) {
+            match self.nic.transmit(lead, slice, tail) {
                 Ok(()) => return Ok(()),
                 Err(TransmitError::Full) => {}
                 Err(TransmitError::TooLong) => bail!("a page does not fit into a frame"),
@@ -119,9 +142,11 @@ impl Wire {
     }
 }
 
-/// The page frame at a physical address, whole.
-fn whole(address: u64) -> PageSlice {
-    PageSlice { frame: Frame((address / PAGE as u64) as _), offset: 0, len: PAGE as u16 }
+/// A page to send: its bytes, and where the device finds them.
+#[derive(Clone, Copy)]
+struct Page<'a> {
+    bytes: &'a [u8],
+    physical: u64,
 }
 
 /// A page that is under way to the server.
@@ -160,7 +185,9 @@ impl Client {
     /// Sends a page that lies in a slot.
     fn send_slot(&mut self, put: &Put) -> Result<()> {
         let head = Head { what: PUT, page: put.page, number: put.number };
-        self.wire.send(head, Some(whole(self.slots.bus(put.slot * PAGE))))
+        let at = put.slot * PAGE;
+        let bytes = self.slots.bytes(at, PAGE);
+        self.wire.send(head, Some(Page { bytes, physical: self.slots.bus(at) }))
     }
 
     /// Takes note that the server keeps a page.
@@ -180,8 +207,7 @@ impl Client {
     ) -> Result<bool> {
         let mut kept = None;
         let mut taken = None;
-        let joined = &mut self.wire.joined;
-        self.wire.nic.receive(|frame| match Head::read(in_one_piece(frame, joined)) {
+        self.wire.nic.receive(|frame| match read(frame) {
             Some((head, bytes)) if head.what == DATA && Some(head.number) == wanted => {
                 taken = Some(take(bytes));
             }
@@ -250,9 +276,8 @@ pub(crate) fn serve(pages: usize) -> Result<()> {
     let mut wire = Wire::start(&mut memory)?;
     loop {
         let mut asked = None;
-        let joined = &mut wire.joined;
         wire.nic.receive(|frame| {
-            let Some((head, bytes)) = Head::read(in_one_piece(frame, joined)) else { return };
+            let Some((head, bytes)) = read(frame) else { return };
             let Ok(place) = store.page_mut(head.page) else { return };
             if head.what == PUT {
                 place.copy_from_slice(bytes);
@@ -263,7 +288,8 @@ pub(crate) fn serve(pages: usize) -> Result<()> {
         let offset = head.page as usize * PAGE;
         match head.what {
             GET => {
-                let page = whole(physical[offset / HUGE] + (offset % HUGE) as u64);
+                let physical = physical[offset / HUGE] + (offset % HUGE) as u64;
+                let page = Page { bytes: store.page_mut(head.page)?, physical };
                 wire.send(Head { what: DATA, ..head }, Some(page))?;
             }
             PUT => wire.send(Head { what: KEPT, ..head }, None)?,
@@ -276,20 +302,27 @@ pub(crate) fn serve(pages: usize) -> Result<()> {
 mod tests {
     use super::*;
 
+    const HEAD: Head = Head { what: DATA, page: 7, number: u32::MAX };
+
+    /// The two buffers of a frame with a page.
+    fn folded(page: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let header = HEAD.write([2, 0, 0, 0, 0, 1]);
+        let first = [&header[..LEAD], &page[LEAD..]].concat();
+        (first, [&page[..LEAD], &header[LEAD..]].concat())
+    }
+
     #[test]
     fn frames_are_read_as_they_were_written() {
-        let head = Head { what: DATA, page: 7, number: u32::MAX };
-        let mut frame = head.write([2, 0, 0, 0, 0, 1]).to_vec();
-        assert!(Head::read(&frame).is_none(), "the page is missing");
-        frame.extend([9; PAGE]);
-        assert_eq!(Head::read(&frame), Some((head, &[9; PAGE][..])));
-        let get = Head { what: GET, ..head }.write([2, 0, 0, 0, 0, 1]);
-        assert_eq!(Head::read(&get).unwrap().1, []);
+        let get = Head { what: GET, ..HEAD };
+        assert_eq!(Head::read(&get.write([2, 0, 0, 0, 0, 1])), Some(get));
+        let page: Vec<u8> = (0..PAGE).map(|i| (i % 251) as u8).collect();
+        let (mut first, rest) = folded(&page);
+        assert_eq!(unfold(&mut first, &rest), Some((HEAD, &page[..])));
     }
 
     #[test]
     fn other_frames_are_passed_over() {
-        let good = Head { what: GET, page: 1, number: 1 }.write([2; 6]);
+        let good = Head { what: GET, ..HEAD }.write([2; 6]);
         for len in 0..HEAD_LEN {
             assert!(Head::read(&good[..len]).is_none(), "{len} bytes");
         }
@@ -298,5 +331,14 @@ mod tests {
             bad[at] ^= 1;
             assert!(Head::read(&bad).is_none(), "byte {at}");
         }
+        let (first, rest) = folded(&[9; PAGE]);
+        for len in 0..rest.len() {
+            assert!(unfold(&mut first.clone(), &rest[..len]).is_none(), "{len} bytes behind");
+        }
+        assert!(unfold(&mut first[1..].to_vec(), &rest).is_none());
+        let mut foreign = first;
+        foreign[13] ^= 1;
+        assert!(unfold(&mut foreign, &rest).is_none());
+        assert!(read(Arrival::Whole(&HEAD.write([2; 6]))).is_none(), "the page is missing");
     }
 }

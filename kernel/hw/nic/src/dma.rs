@@ -148,6 +148,11 @@ impl LandingPage {
         self.bytes(PAGE_SIZE)
     }
 
+    /// As [`LandingPage::content`], to change it.
+    pub fn content_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut(PAGE_SIZE)
+    }
+
     /// The first bytes, which the device has finished writing.
     pub(crate) fn lead(&mut self) -> &mut [u8; crate::ETHERNET_HEADER_LEN] {
         // SAFETY: the first bytes of the page, as in `bytes_mut`.
