@@ -150,12 +150,23 @@ impl Outcome {
             self.mtu
         ));
         line(format_args!(
-            "{:<42} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7} {:>8} {:>7} {:>9} {:>7}",
-            "", "remote", "", "", "random", "", "", "sequen-", "", "chase", ""
+            "{:<42} {:>8} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7} {:>8} {:>7} {:>9} {:>7}",
+            "", "", "remote", "", "", "random", "", "", "sequen-", "", "chase", ""
         ));
         line(format_args!(
-            "{:<42} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7} {:>8} {:>7} {:>9} {:>7}",
-            "", "p50 us", "p99 us", "x", "p50 us", "p99 us", "x", "MiB/s", "x", "us a hop", "x"
+            "{:<42} {:>8} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7} {:>8} {:>7} {:>9} {:>7}",
+            "",
+            "min us",
+            "p50 us",
+            "p99 us",
+            "x",
+            "p50 us",
+            "p99 us",
+            "x",
+            "MiB/s",
+            "x",
+            "us a hop",
+            "x"
         ));
         for row in &self.peers {
             let us = |ns: u64| ns as f64 / 1e3;
@@ -164,8 +175,9 @@ impl Outcome {
                 None => "-".to_owned(),
             };
             line(format_args!(
-                "{:<42} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {:>7} {:>8.2} {:>7} {:>9.1} {:>7}",
+                "{:<42} {:>8.1} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {:>7} {:>8.2} {:>7} {:>9.1} {:>7}",
                 row.title,
+                us(row.remote_read.min_ns),
                 us(row.remote_read.p50_ns),
                 us(row.remote_read.p99_ns),
                 ratio(|r| r.remote_read),
