@@ -12,6 +12,9 @@
 //! would have to itself. A station address is made of the place. The memory
 //! must be zero when the first node starts.
 //!
+//! A page is copied once on either side: into the memory, and out of it to the
+//! page frame where it stays.
+//!
 //! The plain device has no interrupt: an idle node looks now and then.
 
 mod region;
@@ -22,7 +25,11 @@ mod tests;
 pub use region::SharedRegion;
 
 use crate::frame::check_frame;
-use crate::{Arrival, Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, TransmitError};
+use crate::{
+    Arrival, Environment, LandingPage, MTU_MAX, Nic, NicCounters, NicError, PageSlice,
+    TransmitError,
+};
+use addr::{Frame, PAGE_SIZE};
 use ring::{ENTRIES, FRAME_MAX, RING_BYTES, Reader, Writer};
 
 /// PCI vendor and device of ivshmem.
@@ -51,7 +58,11 @@ pub struct SharedMemory {
     readers: [Reader; PLACES_MAX],
     /// Where the next look for frames begins, so that no node is passed over.
     turn: usize,
-    /// The frame being received: what lies in shared memory may change.
+    /// Where a frame being received is copied to, as what lies in shared
+    /// memory may change: its first page, if it is longer than one, which may
+    /// then stay where it has landed, and the rest.
+    landing: LandingPage,
+    first: Frame,
     buffer: [u8; FRAME_MAX],
     counters: NicCounters,
     pages: u64,
@@ -84,7 +95,11 @@ impl SharedMemory {
         if places < 2 || identity == 0 {
             return Err(NicError::BadConfiguration);
         }
+        let page = environment.dma(PAGE_SIZE).ok_or(NicError::NoMemory)?.into_pages().pop();
+        let landing = page.ok_or(NicError::NoMemory)?;
         let mut link = SharedMemory {
+            first: landing.frame(),
+            landing,
             region,
             place: 0,
             places,
@@ -205,17 +220,29 @@ impl Nic for SharedMemory {
             let Some(from) = self.waiting() else { return false };
             self.turn = from + 1;
             let (at, len) = self.readers[from].frame(&self.region);
-            if let Some(len) = len {
-                self.region.copy_out(at, &mut self.buffer[..len]);
-            }
+            let Some(len) = len else {
+                self.readers[from].advance(&mut self.region);
+                self.counters.count_receive(None, 1);
+                continue;
+            };
+            let long = len > PAGE_SIZE;
+            let (at, rest) = if long {
+                self.region.copy_out(at, self.landing.bytes_mut(PAGE_SIZE));
+                (at + PAGE_SIZE, &mut self.buffer[..len - PAGE_SIZE])
+            } else {
+                (at, &mut self.buffer[..len])
+            };
+            self.region.copy_out(at, rest);
             self.readers[from].advance(&mut self.region);
-            self.counters.count_receive(len, u64::from(len.is_none()));
-            if let Some(len) = len {
-                f(Arrival::Whole(&self.buffer[..len]));
-                return true;
-            }
+            self.counters.count_receive(Some(len), 0);
+            f(if long { Arrival::Long(&mut self.landing, rest) } else { Arrival::Whole(rest) });
+            return true;
         }
         false
+    }
+
+    fn landing_frames(&self) -> Option<(Frame, Frame)> {
+        Some((self.first, self.first.offset_by(1)))
     }
 
     fn receive_ready(&self) -> bool {

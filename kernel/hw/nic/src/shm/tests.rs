@@ -127,3 +127,21 @@ fn a_place_taken_over_takes_the_link_down() {
     unsafe { SharedRegion::new(shared.0, shared.1) }.write(0, 77);
     assert!(!a.link_up());
 }
+
+#[test]
+fn a_long_frame_lands_in_a_page_of_its_own() {
+    let shared = memory(2);
+    let (mut a, mut b) = (node(shared, 1).unwrap(), node(shared, 2).unwrap());
+    let page = fake_page(14, 4082, |i| i as u8);
+    a.transmit(&frame(b.mac(), a.mac(), 3)[..14], Some(page), &[9; 128]).unwrap();
+    let mut landed = None;
+    b.receive(|arrival| match arrival {
+        Arrival::Long(page, rest) => {
+            assert_eq!(rest, [9; 128]);
+            assert!(page.content()[14..].iter().enumerate().all(|(i, &byte)| byte == i as u8));
+            landed = Some(page.frame());
+        }
+        Arrival::Whole(_) => panic!("it is longer than a page"),
+    });
+    assert_eq!(landed.map(|f| (f, f.offset_by(1))), b.landing_frames());
+}
