@@ -68,6 +68,9 @@ pub struct Host {
     pub refused: Vec<RefuseReason>,
     /// Longest wait of an instruction.
     pub slowest_ns: u64,
+    /// When its instructions retired and how long they had waited, where that
+    /// is asked for.
+    pub waits_ns: Vec<(u64, u64)>,
     /// Instructions retired, and pages or words they touched.
     pub retired: u64,
     /// Pages whose state may have changed in the last step.
@@ -117,6 +120,7 @@ impl Host {
             over: false,
             refused: Vec::new(),
             slowest_ns: 0,
+            waits_ns: Vec::new(),
             retired: 0,
             touched: Vec::new(),
         }
@@ -202,8 +206,9 @@ impl Host {
             Event::Formed => {
                 let membership = self.node.fabric().membership().expect("it has formed").clone();
                 let pool = self.pool.take().expect("it forms once");
-                let cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
+                let mut cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
                     .expect("every node is large enough");
+                cluster.set_hold_ns(at.scenario.hold_ns);
                 let layout = cluster.coherence().layout().clone();
                 let plan = program::litmus_plan(at.scenario, &layout);
                 let me = cluster.me().index();

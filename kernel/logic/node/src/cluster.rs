@@ -15,6 +15,10 @@ use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
 
+/// Mean time that a page is kept from others for an instruction that may have
+/// retired since, unless [`Cluster::set_hold_ns`] says otherwise.
+const HOLD_NS: u64 = 1_000_000;
+
 /// Why a node cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fatal {
@@ -34,6 +38,7 @@ pub struct Cluster {
     outbox: Outbox,
     pub(crate) actor: Actor,
     hold: Hold,
+    hold_ns: u64,
     fatal: Option<Fatal>,
     /// [`Cluster::learn_rooms`] has been called.
     pub(crate) rooms_known: bool,
@@ -99,6 +104,7 @@ impl Cluster {
             outbox,
             actor: Actor::default(),
             hold: Hold::new(u64::from(me.0)),
+            hold_ns: HOLD_NS,
             fatal: None,
             rooms_known: false,
         })
@@ -163,6 +169,11 @@ impl Cluster {
             && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
         {
             self.outbox.rooms.set(from, free_frames);
+        }
+        if self.coherence.keeps_others_waiting() {
+            // The instruction may retire without another exit: then nothing
+            // else would end it.
+            self.hold.begin(now_ns, self.hold_ns);
         }
         self.flush_outbox(fabric, now_ns);
     }
@@ -243,6 +254,19 @@ impl Cluster {
         if !self.coherence.keeps_others_waiting() {
             self.hold.end();
         } else if self.hold.is_over(now_ns, mean_ns) {
+            self.release_held(memory);
+        }
+    }
+
+    /// Sets the mean time that a wanted page is kept for an instruction that may
+    /// have retired since.
+    pub fn set_hold_ns(&mut self, ns: u64) {
+        self.hold_ns = ns;
+    }
+
+    /// Gives up what was kept long enough.
+    pub(crate) fn end_hold(&mut self, memory: &mut impl HostMemory, now_ns: u64) {
+        if self.hold.until_ns().is_some_and(|at| at <= now_ns) {
             self.release_held(memory);
         }
     }

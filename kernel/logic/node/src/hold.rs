@@ -24,19 +24,21 @@ impl Hold {
         self.until_ns = None;
     }
 
-    /// Another node waits for a page that is kept; `true` when it must go.
-    pub(crate) fn is_over(&mut self, now_ns: u64, mean_ns: u64) -> bool {
-        match self.until_ns {
-            Some(at) => at <= now_ns,
-            None => {
-                // Knuth's MMIX generator; the high bits are the good ones.
-                self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005);
-                self.chance = self.chance.wrapping_add(1_442_695_040_888_963_407);
-                let spread = (self.chance >> 33) % mean_ns.max(1);
-                self.until_ns = Some(now_ns + mean_ns / 2 + spread);
-                false
-            }
+    /// Another node waits for a page that is kept, maybe since earlier.
+    pub(crate) fn begin(&mut self, now_ns: u64, mean_ns: u64) {
+        if self.until_ns.is_none() {
+            // Knuth's MMIX generator; the high bits are the good ones.
+            self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005);
+            self.chance = self.chance.wrapping_add(1_442_695_040_888_963_407);
+            let spread = (self.chance >> 33) % mean_ns.max(1);
+            self.until_ns = Some(now_ns + mean_ns / 2 + spread);
         }
+    }
+
+    /// The same; `true` when it must go.
+    pub(crate) fn is_over(&mut self, now_ns: u64, mean_ns: u64) -> bool {
+        self.begin(now_ns, mean_ns);
+        self.until_ns.is_some_and(|at| at <= now_ns)
     }
 
     /// When to look again.

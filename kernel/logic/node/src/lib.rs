@@ -164,6 +164,7 @@ impl Node {
         if cluster.acting() {
             cluster.act(memory);
         }
+        cluster.end_hold(memory, now_ns);
         cluster.balance(memory);
         self.measure_eviction(tsc);
     }
