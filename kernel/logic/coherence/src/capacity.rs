@@ -37,10 +37,19 @@ impl Limits {
     pub fn new(frames: u64, cluster_frames: u64, runs_guest: bool) -> Limits {
         // A table has 512 entries: nested tables for the pages held, directory
         // tables for the pages this node is home to, and the upper levels.
+        let own = frames / RUN_PAGES;
         let elsewhere = cluster_frames.saturating_sub(frames) / RUN_PAGES;
-        let nested = frames / RUN_PAGES + if runs_guest { elsewhere } else { elsewhere / 16 };
-        let upper = 16 + cluster_frames / (RUN_PAGES * RUN_PAGES);
-        let table_frames = nested + frames / RUN_PAGES + upper;
+        // What others move here comes from few places at a time. As many tables
+        // as for its own memory are the most that a node keeps for it, however
+        // large the cluster: 16 bytes a frame with its own.
+        let lent = (elsewhere / 16).min(own);
+        let (others, above) = if runs_guest {
+            (elsewhere, elsewhere / RUN_PAGES)
+        } else {
+            (lent, (elsewhere / RUN_PAGES).min(lent / 8))
+        };
+        let upper = 16 + own / RUN_PAGES + above;
+        let table_frames = own + others + own + upper;
         let reserve = (frames / 256).clamp(192, 4096);
         Limits { table_frames, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
     }
