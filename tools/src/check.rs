@@ -70,7 +70,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     doc.args(&host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
-    steps.command("simulator", simulate::command().args(["--seeds", SEEDS]));
+    steps.command("simulator", simulate::command("pangaea-sim").args(["--seeds", SEEDS]));
+    steps.command("scale", simulate::command("scale").arg("--check"));
     // Each of the two takes one processor.
     steps.beside(
         "unit tests under Miri",

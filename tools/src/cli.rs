@@ -37,6 +37,9 @@ pub(crate) enum Verb {
     /// Simulate whole clusters in virtual time, decided by seeds.
     #[command(disable_help_flag = true)]
     Sim(SimArgs),
+    /// Measure how the protocol and the fabric scale with the nodes.
+    #[command(disable_help_flag = true)]
+    Scale(SimArgs),
     /// Explore every state of small clusters that run the coherence protocol.
     #[command(disable_help_flag = true)]
     Model(ModelArgs),
@@ -220,10 +223,10 @@ pub(crate) struct FuzzArgs {
     pub(crate) input: Option<PathBuf>,
 }
 
-/// Options of `sim`.
+/// Options of `sim` and `scale`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SimArgs {
-    /// Options of the simulator; `--help` shows them.
+    /// Options of that program; `--help` shows them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) options: Vec<OsString>,
 }

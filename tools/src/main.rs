@@ -65,7 +65,8 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Test(args) => check::test(&args),
         Verb::Fuzz(args) => fuzz::fuzz(&args),
-        Verb::Sim(args) => simulate::sim(&args),
+        Verb::Sim(args) => simulate::run("pangaea-sim", &args),
+        Verb::Scale(args) => simulate::run("scale", &args),
         Verb::Model(args) => explore::model(&args),
         Verb::Top(args) => top::top(&args),
         Verb::Bench(args) => match args.what {

@@ -27,6 +27,7 @@ pub mod oracle;
 pub mod processor;
 pub mod program;
 pub mod rng;
+pub mod scale;
 pub mod scenario;
 pub mod summary;
 pub mod trace;

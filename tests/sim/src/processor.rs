@@ -7,7 +7,7 @@ use crate::host::{Host, Surroundings};
 use crate::litmus::Place;
 use crate::oracle;
 use crate::program::{Instruction, Program};
-use crate::scenario::{Defect, MS};
+use crate::scenario::{Defect, Load};
 use addr::{Access, Gfn};
 use coherence::Progress;
 use machine::{GuestMemory, MemoryError};
@@ -18,8 +18,6 @@ use std::collections::HashMap;
 
 /// Instructions in one turn of the processor.
 const TURN: usize = 8;
-/// Mean time that wanted pages are kept for an instruction, as in the image.
-const HOLD_NS: u64 = MS;
 
 /// What the processor is at.
 #[derive(Debug, Default)]
@@ -67,7 +65,7 @@ impl Host {
                 return Ok(());
             }
             let Some(missing) = self.attempt(now, at)? else {
-                self.retired(now);
+                self.retired(now, at);
                 continue;
             };
             if !self.fault(now, missing, at)? {
@@ -77,9 +75,11 @@ impl Host {
         Ok(())
     }
 
-    fn retired(&mut self, now: u64) {
-        if let Some(since) = self.cpu.since.take() {
-            self.slowest_ns = self.slowest_ns.max(now - since);
+    fn retired(&mut self, now: u64, at: &Surroundings<'_>) {
+        let waited = self.cpu.since.take().map_or(0, |since| now - since);
+        self.slowest_ns = self.slowest_ns.max(waited);
+        if at.scenario.load == Load::Contend {
+            self.waits_ns.push((now, waited));
         }
         self.retired += match self.cpu.instruction.take() {
             Some(Instruction::Touch { touches, .. }) => touches.len() as u64,
@@ -272,7 +272,7 @@ impl Host {
             let what = format!("host {} waits for page {:#x}: {progress:?}", self.index, gfn.0);
             return Err(Failure::about(Class::Liveness, gfn, what));
         }
-        cluster.still_waiting(&mut self.memory, now, HOLD_NS);
+        cluster.still_waiting(&mut self.memory, now, at.scenario.hold_ns);
         Ok(false)
     }
 }

@@ -94,7 +94,10 @@ impl Program {
             layout: layout.clone(),
             think_ns,
             rng,
-            litmus: litmus::moves(plan, node).into(),
+            litmus: match scenario.load {
+                Load::Contend => [Move::Meet { skew_ns: 0 }].into(),
+                _ => litmus::moves(plan, node).into(),
+            },
         }
     }
 
@@ -140,6 +143,13 @@ impl Program {
     }
 
     fn phase_instruction(&mut self) -> Instruction {
+        if self.load == Load::Contend {
+            let (a, b) = (Gfn(512), Gfn(1));
+            let pages =
+                if self.left.is_multiple_of(2) { vec![a, b] } else { vec![self.rng.pick(&[a, b])] };
+            let touches = pages.into_iter().map(|gfn| (gfn, Access::Write)).collect();
+            return Instruction::Touch { touches, by_machine: false };
+        }
         let by_machine = self.rng.chance(50);
         match &mut self.phase {
             Phase::Hot { writes } => {
@@ -199,7 +209,7 @@ impl Program {
             Load::Sharing => [50, 1000, 1000],
             Load::Uniform => [50, 150, 950],
             Load::Sweep => [50, 100, 100],
-            Load::Mixed | Load::Litmus => [200, 450, 550],
+            Load::Mixed | Load::Litmus | Load::Contend => [200, 450, 550],
         };
         let die = self.rng.below(1000);
         self.phase_left = self.rng.between(5, 150);

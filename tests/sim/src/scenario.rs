@@ -37,6 +37,9 @@ pub enum Load {
     Uniform,
     /// Litmus shapes, one after the other.
     Litmus,
+    /// Nothing but writes to the same two pages, both by every second
+    /// instruction; for the measurement of contention.
+    Contend,
     /// More pages than a node has frames, by one node or by all.
     Sweep,
     /// Everything by turns.
@@ -168,6 +171,8 @@ pub struct Scenario {
     pub lenders: u16,
     /// Instructions of each program.
     pub instructions: u64,
+    /// Mean time that wanted pages are kept for an instruction.
+    pub hold_ns: u64,
     /// Litmus instances at most.
     pub litmus: usize,
     /// A fault of the simulated processors, to see that the checks find it.
@@ -212,8 +217,10 @@ impl Scenario {
                 Load::Hot | Load::Sharing => 400,
                 Load::Uniform => 500,
                 Load::Litmus => 20,
+                Load::Contend => 1000,
                 Load::Sweep | Load::Mixed => 1500,
             },
+            hold_ns: MS,
             litmus: 24,
             defect: None,
             mishap,

@@ -126,6 +126,13 @@ impl World {
         }
     }
 
+    /// When each host's instructions retired and how long they had waited,
+    /// where that is asked for.
+    #[must_use]
+    pub fn waits_ns(&self) -> Vec<Vec<(u64, u64)>> {
+        self.hosts.iter().map(|h| h.waits_ns.clone()).collect()
+    }
+
     /// Runs from power-on to quiet.
     ///
     /// # Errors

@@ -1,0 +1,213 @@
+//! Tables and plots.
+
+use super::contention::Contention;
+use super::faults::{Faults, REPLICAS};
+use super::join::Join;
+use plotters::prelude::*;
+use std::fmt::Write;
+
+/// Memory of one node, in pages and directory entries and the rest in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Nodes.
+    pub nodes: u16,
+    /// Frames of each node.
+    pub frames: u64,
+    /// Bytes of heap for protocol and frame pool at start.
+    pub protocol: u64,
+    /// Bytes of heap for the fabric once it has formed.
+    pub fabric: u64,
+    /// Frames kept for tables by a node that lends memory.
+    pub lender_tables: u64,
+    /// The same by the node that runs the guest.
+    pub leader_tables: u64,
+}
+
+impl Metadata {
+    /// Heap per frame.
+    #[must_use]
+    pub fn bytes_per_frame(&self) -> f64 {
+        (self.protocol + self.fabric) as f64 / self.frames as f64
+    }
+}
+
+/// The table of faults, in Markdown.
+#[must_use]
+pub fn faults(rows: &[Faults]) -> String {
+    let mut text = String::from(
+        "| nodes | first touch of 2 MiB | read | write | upgrade | eviction | invalidations for 1, 2, \
+         4, 5, 16, 48 replicas |\n|---:|---|---|---|---|---|---|\n",
+    );
+    for f in rows {
+        let cost = |c: super::faults::Cost| format!("{} / {}", c.messages, c.hops as f64 / 2.0);
+        let all: Vec<String> = f
+            .shared
+            .iter()
+            .map(|(_, c)| c.map_or("-".to_owned(), |c| c.invalidations.to_string()))
+            .collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            f.nodes,
+            cost(f.first),
+            cost(f.read),
+            cost(f.write),
+            cost(f.upgrade),
+            cost(f.evict),
+            all.join(", "),
+        );
+    }
+    text
+}
+
+/// The table of forming and keeping a cluster, in Markdown.
+#[must_use]
+pub fn joins(rows: &[Join]) -> String {
+    let mut text = String::from(
+        "| nodes | formed after | frames sent by the leader | by all | most that came to one node | \
+         found a ring full | heartbeats of a node a second |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for j in rows {
+        let _ = writeln!(
+            text,
+            "| {} | {} ms | {} | {} | {} | {} | {} |",
+            j.nodes, j.formed_ms, j.leader_out, j.frames, j.most_in, j.lost, j.heartbeats
+        );
+    }
+    text
+}
+
+/// The table of metadata, in Markdown.
+#[must_use]
+pub fn metadata(rows: &[Metadata]) -> String {
+    let mut text = String::from(
+        "| nodes of 16 GiB | guest memory | heap of protocol and pool | of the fabric | together a \
+         frame | tables of a lender | of the leading node |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for m in rows {
+        let share = |tables: u64| {
+            let percent = tables as f64 * 100.0 / m.frames as f64;
+            if percent > 90.0 { "more than it has".to_owned() } else { format!("{percent:.1}%") }
+        };
+        let guest = (u64::from(m.nodes) * m.frames) >> 18;
+        let guest =
+            if guest < 1024 { format!("{guest} GiB") } else { format!("{} TiB", guest >> 10) };
+        let _ = writeln!(
+            text,
+            "| {} | {guest} | {} KiB | {} KiB | {:.2} bytes | {} | {} |",
+            m.nodes,
+            m.protocol >> 10,
+            m.fabric >> 10,
+            m.bytes_per_frame(),
+            share(m.lender_tables),
+            share(m.leader_tables),
+        );
+    }
+    text
+}
+
+/// The table of contention, in Markdown.
+#[must_use]
+pub fn contention(rows: &[(u16, u64, Option<Contention>)]) -> String {
+    let mut text = String::from(
+        "| nodes | pages kept for | instructions a ms | median wait | longest wait | longest / median | \
+         least done by a node / most |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for (nodes, hold_ns, c) in rows {
+        let Some(c) = c else {
+            let _ = writeln!(text, "| {nodes} | {} us | starves | | | | |", hold_ns / 1000);
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} us | {}.{} | {} us | {} us | {} | {}% |",
+            c.nodes,
+            c.hold_ns / 1000,
+            c.decirate / 10,
+            c.decirate % 10,
+            c.median_ns / 1000,
+            c.longest_ns / 1000,
+            c.longest_ns / c.median_ns,
+            c.evenness,
+        );
+    }
+    text
+}
+
+/// A named line of a plot.
+type Line = (String, Vec<(f64, f64)>);
+
+/// Draws lines over the number of nodes, both axes logarithmic, as SVG.
+///
+/// # Errors
+/// What the plotting library says.
+pub fn plot(title: &str, y: &str, lines: &[Line]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut svg = String::new();
+    {
+        let all = || lines.iter().flat_map(|(_, points)| points.iter());
+        let most = all().map(|p| p.1).fold(1.0, f64::max);
+        let least = all().map(|p| p.1).filter(|&v| v > 0.0).fold(most, f64::min);
+        let root = SVGBackend::with_string(&mut svg, (900, 480)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 18))
+            .margin(10)
+            .x_label_area_size(40)
+            .y_label_area_size(64)
+            .build_cartesian_2d(
+                (1.8f64..5000.0).log_scale(),
+                (least * 0.7..most * 1.5).log_scale(),
+            )?;
+        chart.configure_mesh().x_desc("nodes").y_desc(y).draw()?;
+        for (i, (name, points)) in lines.iter().enumerate() {
+            let colour = Palette99::pick(i).to_rgba();
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+                .label(name.clone())
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+                });
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK)
+            .draw()?;
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// The lines of the plot of messages per fault.
+#[must_use]
+pub fn fault_lines(rows: &[Faults]) -> Vec<Line> {
+    let line = |name: &str, of: &dyn Fn(&Faults) -> Option<u64>| {
+        let points = rows.iter().filter_map(|f| Some((f64::from(f.nodes), of(f)? as f64)));
+        (name.to_owned(), points.collect())
+    };
+    let mut lines = vec![
+        line("read, messages", &|f| Some(f.read.messages)),
+        line("write, messages", &|f| Some(f.write.messages)),
+        line("upgrade, messages", &|f| Some(f.upgrade.messages)),
+    ];
+    for (i, replicas) in REPLICAS.iter().enumerate() {
+        let name = format!("invalidations, {replicas} replicas");
+        lines.push(line(&name, &|f| f.shared[i].1.map(|c| c.invalidations)));
+    }
+    lines
+}
+
+/// The lines of the plot of forming.
+#[must_use]
+pub fn join_lines(rows: &[Join]) -> Vec<Line> {
+    let line = |name: &str, of: &dyn Fn(&Join) -> u64| {
+        (name.to_owned(), rows.iter().map(|j| (f64::from(j.nodes), of(j) as f64)).collect())
+    };
+    vec![
+        line("formed after, ms", &|j| j.formed_ms),
+        line("frames sent by the leader", &|j| j.leader_out),
+        line("frames that came to one node, at most", &|j| j.most_in),
+        line("heartbeats of a node a second", &|j| j.heartbeats),
+    ]
+}
