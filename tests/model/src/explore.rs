@@ -72,9 +72,35 @@ struct Origin {
     step: Step,
 }
 
+/// What the network does that the fabric never does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A message may get lost.
+    Lose,
+    /// A message may arrive twice.
+    Double,
+    /// A frame is let go of when its message is sent.
+    ReleaseEarly,
+}
+
+impl Fault {
+    /// The fault of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Fault> {
+        match name {
+            "message-lost" => Some(Fault::Lose),
+            "message-doubled" => Some(Fault::Double),
+            "released-when-sent" => Some(Fault::ReleaseEarly),
+            _ => None,
+        }
+    }
+}
+
 /// The search.
 pub struct Explorer<'a> {
     config: &'a Config,
+    /// A fault of the network.
+    pub fault: Option<Fault>,
     /// Rows that were taken.
     pub recorder: Recorder,
     outcomes: FxHashMap<u64, Arc<Outcome>>,
@@ -91,6 +117,7 @@ impl<'a> Explorer<'a> {
     pub fn new(config: &'a Config) -> Explorer<'a> {
         Explorer {
             config,
+            fault: None,
             recorder: Recorder::default(),
             outcomes: FxHashMap::default(),
             nodes: FxHashMap::default(),
@@ -146,7 +173,14 @@ impl<'a> Explorer<'a> {
     ) -> Result<(), Box<Failure>> {
         let from = state.fingerprint();
         let mut to_rest = RESTS;
-        for action in state.actions(self.config) {
+        let mut actions = state.actions(self.config);
+        let each = 0..state.flights.len() as u8;
+        match self.fault {
+            Some(Fault::Lose) => actions.extend(each.map(Action::Lose)),
+            Some(Fault::Double) => actions.extend(each.map(Action::Double)),
+            Some(Fault::ReleaseEarly) | None => {}
+        }
+        for action in actions {
             let mut roomy = self.first_guess(state);
             loop {
                 let (after, asked) = self
@@ -206,6 +240,9 @@ impl<'a> Explorer<'a> {
         };
         let outcome = self.outcome(&state.locals[node], input, roomy)?;
         let mut after = state.after(self.config, action, Some(&outcome));
+        if self.fault == Some(Fault::ReleaseEarly) {
+            after.release_early(state.flights.len(), action);
+        }
         let late = if self.config.may.late_release { LATE_MAX } else { 0 };
         while after.releases.len() > late {
             let (node, frame) = after.releases.remove(0);
@@ -374,6 +411,11 @@ impl<'a> Explorer<'a> {
                     "{:?} of {:#x} from {} arrives at {} (txn {}, count {}{value})",
                     m.kind, m.gfn.0, f.from, f.to, m.txn, m.count
                 )
+            }
+            Action::Lose(at) | Action::Double(at) => {
+                let m = state.flights[usize::from(at)].message;
+                let what = if action == Action::Lose(at) { "is lost" } else { "is doubled" };
+                format!("{:?} of {:#x} {what}", m.kind, m.gfn.0)
             }
             Action::LetGo(at) => {
                 format!("a frame is let go of at {}", state.releases[usize::from(at)].0)

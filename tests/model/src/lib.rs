@@ -19,6 +19,7 @@ pub mod memory;
 pub mod rows;
 pub mod state;
 pub mod table;
+pub mod teeth;
 
 pub use config::Config;
 pub use explore::{Explored, Explorer, Failure};

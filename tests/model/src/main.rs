@@ -1,8 +1,10 @@
 //! Explores the models of the coherence protocol.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
+use model::explore::Fault;
 use model::rows::Recorder;
+use model::teeth::{self, CAUGHT};
 use model::{Explorer, configs, table};
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -24,6 +26,17 @@ struct Args {
     /// Write the protocol's table anew.
     #[arg(long, conflicts_with_all = ["exhaustive", "only", "most"])]
     renew: bool,
+    /// Look for bugs that were put in on purpose: `short` asks of each the one
+    /// who is known to catch it, `all` asks model and simulator and writes the
+    /// table of who caught what.
+    #[arg(long, value_name = "HOW", value_parser = ["short", "all"])]
+    teeth: Option<String>,
+    /// Say what is caught in a line, and nothing of the table.
+    #[arg(long, hide = true)]
+    hunt: bool,
+    /// Have the network do what it must not.
+    #[arg(long, hide = true, value_name = "FAULT")]
+    fault: Option<String>,
     /// Name the models and end.
     #[arg(long)]
     list: bool,
@@ -47,6 +60,11 @@ fn run(args: &Args) -> Result<()> {
         configs::ALL.iter().for_each(|config| println!("{}", config.name));
         return Ok(());
     }
+    match args.teeth.as_deref() {
+        Some("all") => return teeth::all(),
+        Some(_) => return teeth::short(),
+        None => {}
+    }
     if let Some(name) = &args.only
         && !configs::ALL.iter().any(|config| config.name == name)
     {
@@ -58,7 +76,7 @@ fn run(args: &Args) -> Result<()> {
     let (mut states, mut depth, mut models, mut complete) = (0, 0, 0, 0);
     let start = Instant::now();
     for config in configs::ALL {
-        let whole = args.exhaustive || args.only.is_some();
+        let whole = args.exhaustive || (args.only.is_some() && !args.hunt);
         let most = match config.short {
             _ if args.only.as_deref().is_some_and(|name| name != config.name) => continue,
             _ if whole => args.most,
@@ -66,6 +84,9 @@ fn run(args: &Args) -> Result<()> {
             None => continue,
         };
         let mut explorer = Explorer::new(config);
+        if let Some(name) = &args.fault {
+            explorer.fault = Some(Fault::named(name).context("there is no such fault")?);
+        }
         let begun = Instant::now();
         let mut shown = begun;
         let explored = explorer.run(most, &mut |explored, frontier| {
@@ -80,6 +101,11 @@ fn run(args: &Args) -> Result<()> {
         }
         let explored = match explored {
             Ok(explored) => explored,
+            Err(failure) if args.hunt => {
+                let (why, states) = (&failure.why, failure.states);
+                println!("{CAUGHT}{} after {states} states: {why}", failure.model);
+                bail!("{failure}");
+            }
             Err(failure) => bail!("{failure}"),
         };
         println!(
@@ -101,7 +127,7 @@ fn run(args: &Args) -> Result<()> {
     let text = table::text(rows.rows());
     if args.renew {
         table::renew(&table::readme(), "table", &text)?;
-    } else if args.only.is_none() {
+    } else if args.only.is_none() && !args.hunt {
         table::check(&table::readme(), "table", &text, RENEW)?;
     }
     println!(

@@ -92,6 +92,10 @@ pub struct State {
 pub enum Action {
     /// The message at this place arrives.
     Arrive(u8),
+    /// The message at this place is lost.
+    Lose(u8),
+    /// The message at this place becomes two.
+    Double(u8),
     /// The fabric lets go of the frame at this place.
     LetGo(u8),
     /// A node does something by itself.
@@ -239,7 +243,7 @@ impl State {
                 Some((node.into(), Input::Release(frame)))
             }
             Action::Do(node, own) => Some((node.into(), self.input(own))),
-            Action::Die(_) | Action::Stop(_) => None,
+            Action::Lose(_) | Action::Double(_) | Action::Die(_) | Action::Stop(_) => None,
         }
     }
 
@@ -255,6 +259,15 @@ impl State {
                     && next.runs(flight.from.into())
                 {
                     next.releases.push((flight.from, frame));
+                }
+            }
+            Action::Lose(at) => {
+                next.flights.swap_remove(at.into());
+            }
+            Action::Double(at) => {
+                let flight = next.flights[usize::from(at)];
+                if flight.page.is_none() && next.flights.len() < 8 {
+                    next.flights.push(flight);
                 }
             }
             Action::LetGo(at) => {
@@ -279,6 +292,17 @@ impl State {
             next.releases.retain(|(node, _)| gone & 1 << node == 0);
         }
         next
+    }
+
+    /// Lets go of the frames of what `action` has just sent: those of the
+    /// flights after the first `before`, less the one that arrived.
+    pub fn release_early(&mut self, before: usize, action: Action) {
+        let first = before - usize::from(matches!(action, Action::Arrive(_)));
+        if matches!(action, Action::Arrive(_)) {
+            self.releases.clear(); // that frame was let go of long ago
+        }
+        let sent = self.flights.iter().skip(first);
+        self.releases.extend(sent.filter_map(|f| Some((f.from, f.page?.0))));
     }
 
     /// A fingerprint that is equal for states that are alike: those that
