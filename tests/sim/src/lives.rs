@@ -13,6 +13,8 @@ const FORM_NS: u64 = 60_000 * MS;
 const PLAY_NS: u64 = 600_000 * MS;
 /// Longest time for a mishap to come.
 const MISHAP_NS: u64 = 20_000 * MS;
+/// Time in which frames of an old life come in a new one.
+const OLD_NS: u64 = 4 * MS;
 /// Longest time until a restarted node has been told why it stays out.
 const REFUSE_NS: u64 = 5_000 * MS;
 
@@ -182,6 +184,11 @@ impl World {
         }
         self.forget();
         self.form()?;
+        // Something on the way kept frames of the life before.
+        for (to, bytes) in std::mem::take(&mut self.old) {
+            let at = self.now + self.rng.below(OLD_NS);
+            self.happens(at, Happening::Arrives(to, bytes));
+        }
         self.play()
     }
 

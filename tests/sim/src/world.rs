@@ -11,7 +11,7 @@ use crate::program;
 use crate::rng::Rng;
 use crate::scenario::{MS, Mishap, Scenario, US};
 use crate::summary::Summary;
-use crate::trace::Trace;
+use crate::trace::{Trace, messages};
 use addr::{Gfn, RUN_PAGES};
 use coherence::Limits;
 use fabric::{Config, Counters, Kind};
@@ -60,7 +60,14 @@ pub struct World {
     pub(crate) died: Option<(usize, u64)>,
     /// When the partition began, and whether it is over.
     pub(crate) parted: Option<(u64, bool)>,
+    /// Frames with messages of the cluster's first life, and to whom they were
+    /// sent: some of them come again in its next.
+    pub(crate) old: Vec<(usize, Vec<u8>)>,
 }
+
+/// Frames of the first life that are kept: early ones, whose sequence numbers
+/// the next life awaits as well.
+const OLD_MAX: usize = 256;
 
 pub(crate) fn mac(index: usize) -> [u8; 6] {
     [2, 0, 0, 0, 0, index as u8]
@@ -85,6 +92,7 @@ impl World {
             summary: Summary::default(),
             died: None,
             parted: None,
+            old: Vec::new(),
             scenario,
         };
         for n in 0..nodes {
@@ -363,6 +371,9 @@ impl World {
                 let faults = &mut self.summary.faults;
                 for at in self.link.arrivals(way, self.now, &mut self.rng, faults) {
                     self.happens(at, Happening::Arrives(to, bytes.clone()));
+                }
+                if self.old.len() < OLD_MAX && !messages(&bytes).is_empty() {
+                    self.old.push((to, bytes.clone()));
                 }
             }
         }
