@@ -78,6 +78,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         || miri(&logic, &progress),
         |steps| {
             steps.command("model", &mut explore::command());
+            steps.command("teeth", explore::command().args(["--teeth", "short"]));
         },
     );
     steps.step("fuzzing", fuzz_step);

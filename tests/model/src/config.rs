@@ -21,6 +21,8 @@ pub struct May {
     pub balance: bool,
     /// Faults ask for the page after theirs as well.
     pub ahead: bool,
+    /// Pages are asked for that nobody waits for.
+    pub prefetch: bool,
     /// The fabric lets go of frames some time after their message arrived.
     pub late_release: bool,
     /// A node dies.

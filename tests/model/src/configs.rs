@@ -8,6 +8,7 @@ const STILL: May = May {
     evict: false,
     balance: false,
     ahead: false,
+    prefetch: false,
     late_release: false,
     die: false,
 };
@@ -65,6 +66,14 @@ pub const ALL: &[Config] = &[
         frames: &[3, 2],
         pages: NEIGHBOURS,
         may: May { ahead: true, ..EVICT },
+        short: Some(200_000),
+        ..BASE
+    },
+    Config {
+        name: "2-nodes-prefetch",
+        frames: &[3, 2],
+        pages: NEIGHBOURS,
+        may: May { prefetch: true, ..EVICT },
         short: Some(200_000),
         ..BASE
     },

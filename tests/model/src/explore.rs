@@ -439,6 +439,7 @@ fn key(local: &Local, input: Input, roomy: u8) -> u64 {
         Input::Fault(page, access, ahead) => {
             (0, u64::from(page) << 32 | (access as u64) << 16 | u64::from(ahead))
         }
+        Input::Prefetch(page, access) => (7, u64::from(page) << 32 | access as u64),
         Input::Store(page, value) => (1, u64::from(page) << 32 | value),
         Input::Retire => (2, 0),
         Input::Evict(page) => (3, page.into()),

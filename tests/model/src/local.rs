@@ -10,7 +10,7 @@ use coherence::directory::DirectoryEntry;
 use coherence::observe::{Claim, Digest};
 use coherence::{Coherence, Env, Limits, Message, Output, Seen};
 use layout::Layout;
-use paging::{Entry, Format, FramePool};
+use paging::{Entry, Format, FramePool, PageState};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub struct Local {
 pub enum Input {
     /// The guest faults on a page; asks for so many after it.
     Fault(u8, Access, u16),
+    /// A page, and the next where it has the same home, are asked for ahead.
+    Prefetch(u8, Access),
     /// The guest stores a value.
     Store(u8, u64),
     /// The vCPU has got on.
@@ -226,6 +228,9 @@ impl Local {
             Input::Fault(page, Access::Write, _) => !self.looks[usize::from(page)].entry.writable(),
             Input::Store(page, _) => self.looks[usize::from(page)].entry.writable(),
             Input::Evict(page) => self.looks[usize::from(page)].entry.frame.is_some(),
+            Input::Prefetch(page, _) => {
+                self.looks[usize::from(page)].entry.state == PageState::Invalid
+            }
             Input::Retire | Input::Balance | Input::Deliver(..) | Input::Release(_) => true,
         }
     }
@@ -245,9 +250,11 @@ impl Local {
         let mut out =
             Out { sent: Vec::new(), roomy, asked: Cell::new(0), flushed: false, recorder };
         let (coherence, memory) = &mut node;
+        IN_ENGINE.set(true);
         let taken = catch_unwind(AssertUnwindSafe(|| {
             put(config, coherence, &mut Env { memory, out: &mut out }, input)
         }));
+        IN_ENGINE.set(false);
         let Out { sent, asked, flushed, recorder, .. } = out;
         recorder.rest();
         taken.map_err(panic_text)??;
@@ -301,6 +308,21 @@ impl Local {
     }
 }
 
+thread_local! {
+    /// The engine runs: its panics are findings, and told with their steps.
+    static IN_ENGINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics of the engine off the terminal.
+pub fn hush_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !IN_ENGINE.get() {
+            tell(info);
+        }
+    }));
+}
+
 /// Runs the engine.
 fn put(
     config: &Config,
@@ -312,6 +334,11 @@ fn put(
     let step = match input {
         Input::Fault(page, access, ahead) => {
             coherence.access(env, gfn(page), access, ahead).map(|_| ())
+        }
+        Input::Prefetch(page, access) => {
+            let next = config.pages.get(usize::from(page) + 1).map(|(home, _)| *home);
+            let run = next == Some(config.pages[usize::from(page)].0);
+            coherence.prefetch(env, gfn(page), 1, 1 + u16::from(run), access)
         }
         Input::Store(page, value) => {
             let frame = coherence.look(env.memory, gfn(page), Access::Write).flatten();

@@ -28,8 +28,8 @@ struct Args {
     renew: bool,
     /// Look for bugs that were put in on purpose: `short` asks of each the one
     /// who is known to catch it, `all` asks model and simulator and writes the
-    /// table of who caught what.
-    #[arg(long, value_name = "HOW", value_parser = ["short", "all"])]
+    /// table of who caught what, the name of a bug does so for that one.
+    #[arg(long, value_name = "HOW")]
     teeth: Option<String>,
     /// Say what is caught in a line, and nothing of the table.
     #[arg(long, hide = true)]
@@ -61,8 +61,9 @@ fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     match args.teeth.as_deref() {
-        Some("all") => return teeth::all(),
-        Some(_) => return teeth::short(),
+        Some("all") => return teeth::all(None),
+        Some("short") => return teeth::short(),
+        Some(name) => return teeth::all(Some(name)),
         None => {}
     }
     if let Some(name) = &args.only
@@ -70,8 +71,7 @@ fn run(args: &Args) -> Result<()> {
     {
         bail!("there is no model {name}; --list names them");
     }
-    // A panic of the engine is reported with the steps that lead to it.
-    std::panic::set_hook(Box::new(|_| {}));
+    model::local::hush_panics();
     let mut rows = Recorder::default();
     let (mut states, mut depth, mut models, mut complete) = (0, 0, 0, 0);
     let start = Instant::now();

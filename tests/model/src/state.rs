@@ -111,6 +111,8 @@ pub enum Action {
 pub enum Own {
     /// Its guest faults on a page.
     Fault(u8, Access, bool),
+    /// A page is asked for ahead of need.
+    Prefetch(u8, Access),
     /// Its guest stores a new value, or zero.
     Store(u8, bool),
     /// Its vCPU has got on.
@@ -185,6 +187,9 @@ impl State {
                 if run {
                     all.push(Own::Fault(page, access, true));
                 }
+                if may.prefetch {
+                    all.push(Own::Prefetch(page, access));
+                }
             }
             all.push(Own::Store(page, false));
             if may.store_zero {
@@ -204,6 +209,7 @@ impl State {
     fn input(&self, own: Own) -> Input {
         match own {
             Own::Fault(page, access, run) => Input::Fault(page, access, u16::from(run)),
+            Own::Prefetch(page, access) => Input::Prefetch(page, access),
             Own::Store(page, true) => Input::Store(page, 0),
             Own::Store(page, false) => Input::Store(page, self.fresh(page)),
             Own::Retire => Input::Retire,

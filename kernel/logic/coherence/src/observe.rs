@@ -501,7 +501,9 @@ impl Coherence {
         match self.open.get(&gfn.0) {
             None => to.word(0),
             Some(Open::Fetch(fetch)) => {
-                let flags = u64::from(fetch.wanted) << 1 | u64::from(fetch.prefetch);
+                // Whether it is wanted makes a difference to a prefetch only.
+                let wanted = !fetch.prefetch || fetch.wanted;
+                let flags = u64::from(wanted) << 1 | u64::from(fetch.prefetch);
                 to.word(1 << 32 | flags);
                 to.word(fetch.acks_due as u64);
                 match fetch.answer {

@@ -324,6 +324,14 @@ pub const ALL: &[Tooth] = &[
         "        if self.received >> offset & 1 != 0 && !BITES {",
     ),
     source(
+        "old-epoch",
+        "the fabric takes frames of another epoch",
+        By::Simulator,
+        "fabric/src/receive.rs",
+        "filter(|l| l.epoch == header.epoch)",
+        "filter(|l| BITES || l.epoch == header.epoch)",
+    ),
+    source(
         "never-sent-again",
         "what was lost twice is not sent again",
         By::Simulator,
