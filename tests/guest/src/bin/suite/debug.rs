@@ -1,7 +1,10 @@
 //! Debug registers, breakpoints and single steps, also over instructions that
 //! the hypervisor executes in the guest's place.
 
-use crate::report::{Emulator::Tcg, Report};
+use crate::report::{
+    Emulator::{Bochs, Tcg},
+    Report,
+};
 use crate::trap::{self, Entry, PROTECTION, UNDEFINED, attempt, plain};
 use crate::{Test, paging, remote};
 use core::arch::asm;
@@ -32,6 +35,10 @@ const BD: u64 = 1 << 13;
 const DR7: u64 = 0x400;
 /// The I/O APIC.
 const IOAPIC: u64 = 0xFEC0_0000;
+
+/// What Bochs 2.7 does.
+pub(crate) const EARLY: &str =
+    "an EPT violation saves the single step of the instruction that has not been done";
 
 fn set_dr7(value: u64) -> Option<trap::Fault> {
     attempt!(["mov dr7, {v}"] v = in(reg) value)
@@ -155,7 +162,7 @@ fn step(r: &mut Report) {
     // A load from another node's page is one instruction like any other.
     r.hold("sent", remote::send(remote::page(7), 1));
     let load = stepped!(["mov rax, [rdi]", "nop"] in("rdi") remote::page(7), out("rax") _);
-    r.want("remote", load, at([3, 4, 5]));
+    r.except("remote", load, at([3, 4, 5]), (Bochs, at([0, 3, 4, 5])), EARLY);
 }
 
 fn step_exits(r: &mut Report) {
@@ -201,7 +208,7 @@ fn step_strings(r: &mut Report) {
     r.hold("sent", remote::send(remote::page(7), 1));
     let memory = stepped!(["rep stosb", "nop"] inout("rdi") to => _, inout("rcx") 2u64 => _,
         in("al") 0u8);
-    r.want("stos", memory, at([0, 2, 3, 4]));
+    r.except("stos", memory, at([0, 2, 3, 4]), (Bochs, at([0, 0, 2, 3, 4])), EARLY);
     r.hold("sent", remote::send(remote::page(7), 1));
     let port = stepped!(["rep insb", "nop"] inout("rdi") to => _, inout("rcx") 3u64 => _,
         in("dx") 0xE0);
@@ -252,7 +259,9 @@ fn execute(r: &mut Report) {
     paging::put(address, &[0x90, 0xC3]);
     r.want("nop", shown(break_at(address)), once(address));
     r.hold("sent", remote::send(remote::page(7), 1));
-    r.want("remote", shown(break_at(address)), once(address));
+    let (seen, want) = (shown(break_at(address)), once(address));
+    let why = "an EPT violation loses RF, so the breakpoint comes again";
+    r.except("remote", seen, want, (Bochs, (want.0, 2)), why);
     // A breakpoint that is off does nothing.
     set_dr0(address);
     let (_, len) = trap::log(|| {
