@@ -1,8 +1,9 @@
 //! `cargo pangaea bench`: boots a cluster with a small bare guest that
 //! measures, and makes a result of what it and the nodes say.
 //!
-//! Two runs: one for times, and a short one in which the emulators count
-//! instructions, whose figures do not depend on how busy the host is.
+//! Two runs: one for times, and a short one in which QEMU counts instructions,
+//! whose figures do not depend on how busy the host is. On Bochs an instruction
+//! always is one tick of the TSC, so that its one run gives both.
 //! [`measure`] reads what is said, [`result`] puts it together, [`plot`]
 //! draws it.
 
@@ -29,8 +30,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(50);
 /// Samples of each measure where instructions are counted: they repeat.
 const COUNTED_FAULTS: u32 = 500;
-/// One instruction is one nanosecond of the emulated machine and one tick of
-/// its TSC; while it sleeps, its time follows the host's.
+/// Makes one instruction of QEMU one nanosecond of the emulated machine and one
+/// tick of its TSC; while it sleeps, its time follows the host's.
 const COUNT_INSTRUCTIONS: [&str; 2] = ["-icount", "shift=0"];
 
 /// What all runs of a benchmark have in common.
@@ -62,14 +63,15 @@ pub(crate) fn remote_fault(args: &RemoteFaultArgs) -> Result<u8> {
         Ok(measured) => measured,
         Err(failed) => return Ok(bench.explain(&failed)),
     };
-    let mut counting = bench.recipe.clone();
-    counting.args.extend(COUNT_INSTRUCTIONS.map(str::to_owned));
-    let words = format!("short faults={}", COUNTED_FAULTS.min(args.faults));
-    let counted = match bench.run("instructions", &counting, &words)? {
-        Ok(measured) => measured,
-        Err(failed) => return Ok(bench.explain(&failed)),
+    let counted = match bench.recipe.ips {
+        // The TSC of Bochs counts instructions as it is.
+        Some(ips) => Instructions::new(&timed, f64::from(ips))?,
+        None => match bench.count()? {
+            Ok(counted) => Instructions::new(&counted, 1e9)?,
+            Err(failed) => return Ok(bench.explain(&failed)),
+        },
     };
-    let outcome = Outcome::new(&timed, Instructions::new(&counted)?, bench.facts())?;
+    let outcome = Outcome::new(&timed, counted, bench.facts())?;
     bench.progress.clear();
     publish(&outcome, &timed, args)?;
     Ok(0)
@@ -91,6 +93,14 @@ impl Bench<'_> {
         self.progress.clear();
         eprintln!("pangaea: {}.", failed.sentence.trim_end_matches('.'));
         failed.status
+    }
+
+    /// The short run in which QEMU counts instructions.
+    fn count(&self) -> Result<Result<Measured, Failed>> {
+        let mut counting = self.recipe.clone();
+        counting.args.extend(COUNT_INSTRUCTIONS.map(str::to_owned));
+        let words = format!("short faults={}", COUNTED_FAULTS.min(self.args.faults));
+        self.run("instructions", &counting, &words)
     }
 
     /// Boots a cluster, lets the guest measure, and collects what was said.

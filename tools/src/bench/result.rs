@@ -115,15 +115,17 @@ struct Extra {
 const STAGES: [&str; 5] = ["lookup", "send", "wire_and_remote", "map", "resume"];
 
 impl Instructions {
-    /// Reads the run in which the TSC counts instructions, a nanosecond each.
-    pub(super) fn new(counted: &Measured) -> Result<Self> {
+    /// Reads the run in which the TSC counts instructions, `per_second` of them
+    /// in a second of the emulated machine.
+    pub(super) fn new(counted: &Measured, per_second: f64) -> Result<Self> {
         let mut requester = 0;
         for stage in STAGES.iter().filter(|s| **s != "wire_and_remote") {
             requester += counted.histogram(REQUESTER, Phase::Read, &["stages", stage])?.p50_ns;
         }
         let owner = counted.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
         ensure!(requester > 0 && owner > 0, "no instruction was counted");
-        Ok(Self { requester, owner })
+        let count = |ns: u64| (ns as f64 * per_second / 1e9).round() as u64;
+        Ok(Self { requester: count(requester), owner: count(owner) })
     }
 }
 

@@ -71,7 +71,7 @@ fn facts() -> ClusterFacts {
 
 fn outcome() -> Outcome {
     let m = measured(1000);
-    Outcome::new(&m, Instructions::new(&m).unwrap(), facts()).unwrap()
+    Outcome::new(&m, Instructions::new(&m, 1e9).unwrap(), facts()).unwrap()
 }
 
 #[test]
@@ -120,9 +120,16 @@ fn the_table_gives_ratios_to_both_round_trips() {
 #[test]
 fn a_result_without_values_is_refused() {
     let (good, empty) = (measured(1000), measured(0));
-    assert!(Instructions::new(&empty).is_err());
-    let counted = Instructions::new(&good).unwrap();
+    assert!(Instructions::new(&empty, 1e9).is_err());
+    let counted = Instructions::new(&good, 1e9).unwrap();
     let error = Outcome::new(&empty, counted, facts()).unwrap_err().to_string();
     assert!(error.contains("has not measured"), "{error}");
     assert!(Outcome::new(&Measured::default(), counted, facts()).is_err());
+}
+
+#[test]
+fn instructions_are_ticks_of_whatever_rate() {
+    let m = measured(1000);
+    let [a, b] = [1e9, 5e7].map(|rate| Instructions::new(&m, rate).unwrap());
+    assert!(a.requester.abs_diff(20 * b.requester) <= 10 && a.owner.abs_diff(20 * b.owner) <= 10);
 }
