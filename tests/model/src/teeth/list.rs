@@ -296,8 +296,8 @@ pub const ALL: &[Tooth] = &[
         "taking away the right to write owes no flush",
         ONE,
         "paging/src/table.rs",
-        "|| (old.writable() && !entry.writable()));\n        Ok(if lost",
-        "|| (!BITES && old.writable() && !entry.writable()));\n        Ok(if lost",
+        "|| (old.writable() && !entry.writable()));\n        Ok((old, if lost",
+        "|| (!BITES && old.writable() && !entry.writable()));\n        Ok((old, if lost",
     ),
     source(
         "flush-unpaid",
