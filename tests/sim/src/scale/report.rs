@@ -77,11 +77,16 @@ pub fn joins(rows: &[Join]) -> String {
     text
 }
 
+/// Half megabytes, rounded up: a field more in some structure is no news.
+fn heap(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes.div_ceil(1 << 19) as f64 / 2.0)
+}
+
 /// The table of metadata, in Markdown.
 #[must_use]
 pub fn metadata(rows: &[Metadata]) -> String {
     let mut text = String::from(
-        "| nodes of 16 GiB | guest memory | heap of protocol and pool | of the fabric | together a \
+        "| nodes of 16 GiB | guest memory | heap of protocol and pool, at most | of the fabric | together a \
          frame | tables of a lender | of the leading node |\n|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for m in rows {
@@ -94,11 +99,11 @@ pub fn metadata(rows: &[Metadata]) -> String {
             if guest < 1024 { format!("{guest} GiB") } else { format!("{} TiB", guest >> 10) };
         let _ = writeln!(
             text,
-            "| {} | {guest} | {} KiB | {} KiB | {:.2} bytes | {} | {} |",
+            "| {} | {guest} | {} | {} | {} bytes | {} | {} |",
             m.nodes,
-            m.protocol >> 10,
-            m.fabric >> 10,
-            m.bytes_per_frame(),
+            heap(m.protocol),
+            heap(m.fabric),
+            m.bytes_per_frame().ceil(),
             share(m.lender_tables),
             share(m.leader_tables),
         );
