@@ -20,7 +20,9 @@ use crate::{compile, doctor, payload, report, signals, system};
 use anyhow::{Context, Result, bail};
 use measure::{Measured, take_lines};
 use result::{ClusterFacts, Instructions, Outcome};
-use runner::{Cluster, ClusterConfig, Effect, Ended, Kind, LinkOptions, Port, Recipe, Session};
+use runner::{
+    Cluster, ClusterConfig, Effect, Emulator, Ended, Kind, LinkOptions, Port, Recipe, Session,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,10 @@ const COUNTED_FAULTS: u32 = 500;
 /// Makes one instruction of QEMU one nanosecond of the emulated machine and one
 /// tick of its TSC; while it sleeps, its time follows the host's.
 const COUNT_INSTRUCTIONS: [&str; 2] = ["-icount", "shift=0"];
+
+/// Pages that are touched in sequence on Bochs, whose link carries some 200 of
+/// them in a second.
+const BOCHS_SEQUENCE: u32 = 4096;
 
 /// What all runs of a benchmark have in common.
 struct Bench<'a> {
@@ -58,7 +64,7 @@ pub(crate) fn remote_fault(args: &RemoteFaultArgs) -> Result<u8> {
     let image = compile::node_image(&progress)?;
     let guest = compile::build("pangaea-guests", &progress)?.join("bench");
     let bench = Bench { args, recipe, image, guest, progress, started: Instant::now() };
-    let timed = bench.run("times", &bench.recipe, &format!("faults={}", args.faults))?;
+    let timed = bench.run("times", &bench.recipe, &bench.words())?;
     let timed = match timed {
         Ok(measured) => measured,
         Err(failed) => return Ok(bench.explain(&failed)),
@@ -93,6 +99,15 @@ impl Bench<'_> {
         self.progress.clear();
         eprintln!("pangaea: {}.", failed.sentence.trim_end_matches('.'));
         failed.status
+    }
+
+    /// What the guest is told in the run for times.
+    fn words(&self) -> String {
+        let faults = self.args.faults;
+        match self.recipe.emulator {
+            Emulator::Qemu => format!("faults={faults}"),
+            Emulator::Bochs => format!("faults={faults} sequence={BOCHS_SEQUENCE}"),
+        }
     }
 
     /// The short run in which QEMU counts instructions.

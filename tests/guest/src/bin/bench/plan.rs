@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) faults: u64,
     /// Leaves out what needs all of the memory.
     pub(crate) short: bool,
+    /// Pages that are touched in sequence at most.
+    pub(crate) sequence: u64,
     /// All memory.
     pub(crate) memory: Memory,
     /// Memory whose home is the other node.
@@ -48,9 +50,13 @@ impl Plan {
     pub(crate) fn new(boot: &BootParams) -> Result<Plan, &'static str> {
         let mut faults = FAULTS_DEFAULT;
         let mut short = false;
+        let mut sequence = u64::MAX;
         for word in boot.command_line().split_ascii_whitespace() {
             match word.split_once('=') {
                 Some(("faults", n)) => faults = n.parse().map_err(|_| "faults= needs a number")?,
+                Some(("sequence", n)) => {
+                    sequence = n.parse().map_err(|_| "sequence= needs a number")?;
+                }
                 None if word == "short" => short = true,
                 _ => {}
             }
@@ -68,7 +74,7 @@ impl Plan {
         // One half for first touches, the other for faults, of which every
         // second page is touched.
         let faults = faults.clamp(1, (SAMPLES_MAX as u64).min(remote.pages() / 4));
-        Ok(Plan { faults, short, memory, remote, frames, hz })
+        Ok(Plan { faults, short, sequence, memory, remote, frames, hz })
     }
 
     /// Says what is being done now.

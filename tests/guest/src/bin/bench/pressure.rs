@@ -26,7 +26,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
         }
     }
     mark(Mark::Evict)?;
-    pass(plan, &rows, "sequential", threshold, 0..rows.pages())?;
+    pass(plan, &rows, "sequential", threshold, 0..rows.pages().min(plan.sequence))?;
     // Twice: the samples are of the random pass, in which nothing is fetched
     // ahead.
     let count = rows.pages().min(2 * plan.faults) as usize;
