@@ -132,12 +132,10 @@ impl Local {
     #[must_use]
     pub fn new(config: &Config, id: usize) -> Local {
         let layout = Layout::new(&vec![addr::RUN_PAGES; config.nodes()]).expect("a good layout");
-        let homes = config.homes().count() as u64;
-        let own = u64::from(config.homes().any(|n| n.index() == id));
         let limits = Limits {
-            // The root, two upper tables, one of leaves for each run that is
-            // used, and the directory's.
-            table_frames: 3 + homes + own,
+            // The root, two upper tables, one of leaves for each run, and the
+            // directory's: all that there can be.
+            table_frames: 3 + config.nodes() as u64 + 1,
             reserve: config.reserve,
             open_max: config.open_max,
             puts_max: config.puts_max,

@@ -10,7 +10,8 @@
 
 use super::replacement::Victim;
 use super::{Coherence, Env, Event, Kind, Message, Open, Output, Violation};
-use addr::{Arrived, Frame, Gfn, RUN_PAGES};
+use addr::{Arrived, Frame, Gfn, NodeId, RUN_PAGES};
+use layout::Layout;
 use paging::{Entry, HostMemory, PageState};
 
 /// Sizes fixed at start.
@@ -54,6 +55,16 @@ impl Limits {
         Limits { table_frames, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
     }
 
+    /// Whether the frames kept for tables are enough for a node that holds a
+    /// page of every run. If not, further tables come out of frames for pages.
+    pub(crate) fn cover_tables(&self, layout: &Layout, me: NodeId) -> bool {
+        let end = layout.end().0;
+        let spans = [RUN_PAGES * RUN_PAGES, RUN_PAGES * RUN_PAGES * RUN_PAGES];
+        let upper = 1 + spans.map(|span| end.div_ceil(span)).iter().sum::<u64>();
+        let leaves = layout.total_pages() / RUN_PAGES;
+        self.table_frames >= upper + leaves + layout.pages_of(me) / RUN_PAGES
+    }
+
     /// Pages that a node with `frames` frames adds to the guest's memory: a
     /// multiple of 2 MiB.
     #[must_use]
@@ -70,6 +81,9 @@ const KEEP_MAX: u64 = 64;
 
 /// Pages looked at in one call of [`Coherence::balance`].
 const SCAN_BUDGET: u64 = 256;
+
+/// Nested tables that one page may need: all levels below the root.
+const TABLES_A_PAGE: u64 = 3;
 
 /// How far an eviction has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +122,18 @@ impl Coherence {
     /// Free frames that stay out of reach of pages: what tables may yet need.
     pub(crate) fn floor(&self) -> u64 {
         let used = self.table.tables() + self.directory.tables();
-        self.limits.table_frames.saturating_sub(used)
+        let left = self.limits.table_frames.saturating_sub(used);
+        if self.tables_covered { left } else { left.max(self.tables_owed()) }
+    }
+
+    /// Tables that this node may yet need whatever it refuses: one for each
+    /// chunk of its directory, one for each large leaf that comes apart, and
+    /// those of what it fetches, with the next fetch or page that moves here.
+    fn tables_owed(&self) -> u64 {
+        let chunks = self.layout.pages_of(self.me).div_ceil(RUN_PAGES);
+        let fetches = self.open.len() - self.puts_open;
+        let pages = (fetches as u64 + 1) * TABLES_A_PAGE;
+        chunks - self.directory.tables() + self.table.large_leaves() + pages
     }
 
     /// A frame for a page.

@@ -166,6 +166,8 @@ pub struct Coherence {
     me: NodeId,
     layout: Layout,
     limits: Limits,
+    /// The limits keep frames for all tables that there can be.
+    tables_covered: bool,
     table: PageTable,
     pool: FramePool,
     directory: Directory,
@@ -230,6 +232,7 @@ impl Coherence {
             masters: 0,
             replicas: 0,
             counters: Counters::default(),
+            tables_covered: limits.cover_tables(&layout, me),
             layout,
             limits,
             table,

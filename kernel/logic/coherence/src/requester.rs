@@ -439,7 +439,8 @@ impl Coherence {
         if count != RUN_PAGES || start.run_index() != 0 {
             return Ok(false);
         }
-        let plenty = self.floor() + self.limits.reserve + self.pool.total_frames() / 16;
+        let rest = RUN_PAGES.max(self.pool.total_frames() / 16);
+        let plenty = self.floor() + self.limits.reserve + rest;
         let run = if self.pool.free_frames() > plenty { self.pool.allocate_run() } else { None };
         let entry = match run {
             Some(base) => {

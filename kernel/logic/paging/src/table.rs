@@ -36,6 +36,7 @@ pub struct PageTable {
     format: Format,
     root: Frame,
     tables: u64,
+    large: u64,
 }
 
 /// One page met by [`PageTable::scan`].
@@ -71,7 +72,7 @@ impl PageTable {
     ) -> Result<PageTable, OutOfFrames> {
         let root = pool.allocate().ok_or(OutOfFrames)?;
         memory.zero(root);
-        Ok(PageTable { format, root, tables: 1 })
+        Ok(PageTable { format, root, tables: 1, large: 0 })
     }
 
     /// The vendor's bits.
@@ -90,6 +91,12 @@ impl PageTable {
     #[must_use]
     pub fn tables(&self) -> u64 {
         self.tables
+    }
+
+    /// Large leaves: each may need a table when it comes apart.
+    #[must_use]
+    pub fn large_leaves(&self) -> u64 {
+        self.large
     }
 
     fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
@@ -176,6 +183,7 @@ impl PageTable {
         let large = self.format.decode(bits);
         let next = pool.allocate().ok_or(OutOfFrames)?;
         self.tables += 1;
+        self.large -= 1;
         for i in 0..RUN_PAGES {
             let entry = Entry { frame: large.frame.map(|f| f.offset_by(i)), ..large };
             memory.write_entry(next, i as usize, self.format.encode(&entry, false));
@@ -227,8 +235,9 @@ impl PageTable {
     /// `entry.frame` is the run's first frame, or `None` for zero pages.
     ///
     /// # Errors
-    /// [`OutOfFrames`] as [`PageTable::set`]. A run of which the node holds a
-    /// page already is refused in the same way as `Ok(false)`.
+    /// [`OutOfFrames`] as [`PageTable::set`]. A run that has a table of leaves
+    /// is refused as `Ok(false)`, also where the table is empty: processors may
+    /// have cached the way to it since the last flush.
     pub fn set_run(
         &mut self,
         memory: &mut impl HostMemory,
@@ -240,17 +249,10 @@ impl PageTable {
         let table = self.descend(memory, pool, gfn, LARGE_LEVEL)?;
         let index = index_at(gfn, LARGE_LEVEL);
         let bits = memory.read_entry(table, index);
-        if self.format.is_large(bits) {
+        if self.format.is_large(bits) || self.format.decode_table(bits).is_some() {
             return Ok(false);
         }
-        if let Some(leaves) = self.format.decode_table(bits) {
-            let held = |i| self.format.decode(memory.read_entry(leaves, i)).state;
-            if (0..512).any(|i| held(i) != PageState::Invalid) {
-                return Ok(false);
-            }
-            self.tables -= 1;
-            pool.release(leaves);
-        }
+        self.large += 1;
         memory.write_entry(table, index, self.format.encode(&entry, true));
         Ok(true)
     }
