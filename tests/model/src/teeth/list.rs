@@ -311,9 +311,9 @@ pub const ALL: &[Tooth] = &[
         "kept-for-ever",
         "pages kept for an instruction are never given up before it ends",
         By::Simulator,
-        "node/src/cluster.rs",
-        "} else if self.hold.is_over(now_ns, mean_ns) {",
-        "} else if self.hold.is_over(now_ns, mean_ns) && !BITES {",
+        "node/src/hold.rs",
+        "self.until_ns = Some(now_ns + mean_ns / 2 + spread);",
+        "self.until_ns = Some(if BITES { u64::MAX } else { now_ns + mean_ns / 2 + spread });",
     ),
     source(
         "delivered-twice",
