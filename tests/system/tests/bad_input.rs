@@ -3,7 +3,7 @@
 
 use runner::session::status;
 use std::fs::File;
-use system::{Door, Finished, Folder, Nodes, guests, node_image, serial};
+use system::{Door, Finished, Folder, Nodes, node_image, serial};
 
 /// What the program says beside the reason: progress, and where a usage
 /// error's help is.
@@ -86,22 +86,6 @@ fn a_processor_that_cannot_run_guests_is_named() {
     let status = i32::from(status::NOT_FORMED);
     on("no-svm").refused(status, &["shows no SVM", "nested virtualisation"]);
     on("no-npt").refused(status, &["no nested paging"]);
-}
-
-/// On emulated Intel processors of three generations.
-#[test]
-fn an_intel_processor_that_cannot_run_guests_is_named() {
-    let _turn = serial("no VT-x, no EPT, no unrestricted guest");
-    // The node refuses before it looks at what it was given.
-    let any = guests().join("hostile");
-    let on = |machine: &str| {
-        let door = Door::run("--nodes 1 --memory 128M --machine").word(machine).within(240);
-        door.word("--kernel").word(&any).word("--initrd").word(&any).finish()
-    };
-    let status = i32::from(status::NOT_FORMED);
-    on("bochs-no-vtx").refused(status, &["shows no VT-x", "nested virtualisation"]);
-    on("bochs-no-ept").refused(status, &["no EPT", "Nehalem or later"]);
-    on("bochs-no-unrestricted").refused(status, &["no unrestricted guest", "Westmere or later"]);
 }
 
 #[test]
