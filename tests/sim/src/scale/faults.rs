@@ -87,9 +87,12 @@ impl Sparse {
     ) -> R {
         let layout = &self.layout;
         let (coherence, memory) = self.nodes.entry(node.0).or_insert_with(|| {
-            let mut memory = VecMemory::new(FRAMES as usize + 1);
+            // A frame for every table that its directory may need is out of
+            // the reach of pages.
+            let frames = FRAMES + layout.pages_of(node).div_ceil(addr::RUN_PAGES);
+            let mut memory = VecMemory::new(frames as usize + 1);
             let mut pool = FramePool::new();
-            pool.add(Frame(1), Frame(FRAMES + 1));
+            pool.add(Frame(1), Frame(frames + 1));
             let limits = Limits {
                 table_frames: 128,
                 reserve: 192,
