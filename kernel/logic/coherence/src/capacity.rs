@@ -131,7 +131,7 @@ impl Coherence {
     /// those of what it fetches, with the next fetch or page that moves here.
     fn tables_owed(&self) -> u64 {
         let chunks = self.layout.pages_of(self.me).div_ceil(RUN_PAGES);
-        let fetches = self.open.len() - self.puts_open;
+        let fetches = self.open.len() - self.leaving.len();
         let pages = (fetches as u64 + 1) * TABLES_A_PAGE;
         chunks - self.directory.tables() + self.table.large_leaves() + pages
     }
@@ -168,7 +168,7 @@ impl Coherence {
         if !self.demand || free >= low {
             return Ok(());
         }
-        let mut expected = free + self.puts_open as u64 + self.transit.freeing();
+        let mut expected = free + self.leaving.len() as u64 + self.transit.freeing();
         if expected >= high {
             self.demand = false;
             return Ok(());
@@ -177,7 +177,7 @@ impl Coherence {
         let nodes = self.layout.nodes() as u16;
         let room_elsewhere = env.out.roomiest(nodes, &[self.me]).is_some();
         let mut budget = SCAN_BUDGET;
-        while expected < high && self.puts_open < self.limits.puts_max && budget > 0 {
+        while expected < high && self.leaving.len() < self.limits.puts_max && budget > 0 {
             if let Some(victim) = self.next_victim(env, &mut budget) {
                 let goes = self.consider(env, &victim, room_elsewhere);
                 expected += u64::from(goes);
@@ -200,8 +200,8 @@ impl Coherence {
         room_elsewhere: bool,
     ) -> Result<bool, Violation> {
         let victim = self.victim(env.memory, gfn);
-        let goes =
-            self.puts_open < self.limits.puts_max && self.consider(env, &victim, room_elsewhere);
+        let goes = self.leaving.len() < self.limits.puts_max
+            && self.consider(env, &victim, room_elsewhere);
         self.settle(env)?;
         Ok(goes)
     }
@@ -254,7 +254,7 @@ impl Coherence {
             entry.frame.into_iter().for_each(|f| self.free(f));
         }
         self.open.insert(gfn.0, Open::Put(Put { phase: Phase::Asked, entry, zero, since }));
-        self.puts_open += 1;
+        self.leaving.push(gfn);
         self.started_put = Some(gfn);
         let mut put = Message::new(Kind::Put, gfn, self.me);
         put.zero = zero;
@@ -312,7 +312,8 @@ impl Coherence {
         let Some(Open::Put(put)) = self.open.remove(&gfn.0) else {
             return Err("an answer that nobody asked for");
         };
-        self.puts_open -= 1;
+        let at = self.leaving.iter().position(|&page| page == gfn).expect("an open eviction");
+        self.leaving.swap_remove(at);
         let here = self.table.get(env.memory, gfn);
         match (message.kind, put.phase) {
             (Kind::PutAck, Phase::Asked) => {
@@ -366,11 +367,7 @@ impl Coherence {
     /// more than its page then, and no page leaves while a grant may come.
     pub(crate) fn is_leaving_near(&self, gfn: Gfn) -> bool {
         let run = gfn.run_start();
-        self.puts_open > 0
-            && self
-                .open
-                .iter()
-                .any(|(&other, open)| Gfn(other).run_start() == run && matches!(open, Open::Put(_)))
+        self.leaving.iter().any(|page| page.run_start() == run)
     }
 
     /// Another node's master comes to stay. Not while an eviction of the page

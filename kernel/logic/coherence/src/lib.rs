@@ -172,7 +172,8 @@ pub struct Coherence {
     pool: FramePool,
     directory: Directory,
     open: Slots<Open>,
-    puts_open: usize,
+    /// Pages whose eviction is open: few, so that a fetch can look at them all.
+    leaving: Vec<Gfn>,
     busy: Slots<Busy>,
     busy_max: usize,
     /// Requests that all nodes may have open together.
@@ -216,7 +217,7 @@ impl Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
             open: Slots::with_room_for(limits.open_max + limits.puts_max),
-            puts_open: 0,
+            leaving: Vec::with_capacity(limits.puts_max),
             busy: Slots::with_room_for(busy_max.min(OPEN_AT_START)),
             busy_max,
             requests_max: requests,
@@ -583,7 +584,7 @@ impl Coherence {
     /// Evictions of this node that are under way.
     #[must_use]
     pub fn puts_open(&self) -> usize {
-        self.puts_open
+        self.leaving.len()
     }
 
     /// Whether another node waits for a page that is kept here.

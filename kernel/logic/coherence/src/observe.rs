@@ -438,7 +438,7 @@ impl Coherence {
         #[rustfmt::skip]
         let Coherence {
             me: _, layout: _, limits: _, tables_covered: _, busy_max: _, requests_max: _,
-            puts_open: _, masters: _, replicas: _, started_put: _, counters: _,
+            leaving: _, masters: _, replicas: _, started_put: _, counters: _,
             open: _, busy: _, waiting: _, replacement: _,
             table, pool, directory, next_txn, local, deferred, held, transit, demand,
         } = self;

@@ -235,7 +235,7 @@ impl Coherence {
         want: Access,
         prefetch: bool,
     ) -> bool {
-        if self.open.len() - self.puts_open >= self.limits.open_max {
+        if self.open.len() - self.leaving.len() >= self.limits.open_max {
             return false;
         }
         let Some(frame) = self.page_frame() else { return false };
