@@ -1,7 +1,7 @@
 //! The rows of the protocol's table, as the engine is seen to take them.
 
-use coherence::observe::{Role, State};
 use coherence::{Event, Kind, Seen};
+use coherence::{Role, observe::State};
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -3,7 +3,7 @@
 
 use crate::rows::Row;
 use anyhow::{Context, Result, bail};
-use coherence::observe::Role;
+use coherence::Role;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

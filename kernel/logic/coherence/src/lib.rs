@@ -34,7 +34,7 @@ mod slots;
 mod transit;
 
 pub use capacity::Limits;
-pub use message::{Class, Kind, MESSAGE_LEN, Message};
+pub use message::{Class, Kind, MESSAGE_LEN, Message, Role};
 pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
 
@@ -322,32 +322,20 @@ impl Coherence {
         if message.carries_page() != page.is_some() {
             return bad("a page is missing or too many");
         }
-        let to_me = !matches!(message.kind.class(), Class::Response)
-            || matches!(message.kind, Kind::Done | Kind::MoveDone | Kind::MoveRefused)
-            || matches!(message.kind, Kind::Promoted | Kind::PromoteRefused);
-        if !to_me && message.party != self.me {
+        let role = message.kind.role();
+        let is_answer = matches!(role, Role::Requester | Role::Capacity);
+        if is_answer && message.party != self.me {
             return bad("an answer for another node");
         }
         self.begins(env, Event::Message(message.kind), &message);
-        let step = match message.kind {
-            Kind::GetShared
-            | Kind::GetExclusive
-            | Kind::Put
-            | Kind::Done
-            | Kind::MoveDone
-            | Kind::MoveRefused
-            | Kind::Promoted
-            | Kind::PromoteRefused => {
+        let step = match role {
+            Role::Home => {
                 if home != self.me {
                     return bad("this node is not its home");
                 }
                 self.at_home(env, from, message)
             }
-            Kind::ForwardShared
-            | Kind::ForwardExclusive
-            | Kind::Invalidate
-            | Kind::PutTo
-            | Kind::Promote => {
+            Role::Owner => {
                 if home != from {
                     return bad("only the home may ask that");
                 }
@@ -356,11 +344,9 @@ impl Coherence {
                 }
                 self.at_owner(env, from, message)
             }
-            Kind::ZeroGrant | Kind::Grant | Kind::Data | Kind::InvalidateAck | Kind::Skip => {
-                self.at_requester(env, message, page)
-            }
-            Kind::PutAck | Kind::PutStale | Kind::PutKeep => self.put_answered(env, message),
-            Kind::Move => self.adopt(env, message, page),
+            Role::Requester => self.at_requester(env, message, page),
+            Role::Capacity if message.kind == Kind::Move => self.adopt(env, message, page),
+            Role::Capacity => self.put_answered(env, message),
         };
         self.ends(env, Event::Message(message.kind), &message);
         step.map_err(|why| Violation { from, message, why })

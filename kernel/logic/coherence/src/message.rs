@@ -99,6 +99,45 @@ kinds! {
     Skip = 45 Response,
 }
 
+/// In which of its parts a node takes a message or another event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// Wants a page.
+    Requester,
+    /// Has a page that another node wants.
+    Owner,
+    /// Wants to be rid of a page, or takes one in.
+    Capacity,
+    /// Keeps the directory entry.
+    Home,
+}
+
+impl Kind {
+    /// The part that takes it.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Kind::GetShared
+            | Kind::GetExclusive
+            | Kind::Put
+            | Kind::Done
+            | Kind::MoveDone
+            | Kind::MoveRefused
+            | Kind::Promoted
+            | Kind::PromoteRefused => Role::Home,
+            Kind::ForwardShared
+            | Kind::ForwardExclusive
+            | Kind::Invalidate
+            | Kind::PutTo
+            | Kind::Promote => Role::Owner,
+            Kind::ZeroGrant | Kind::Grant | Kind::Data | Kind::InvalidateAck | Kind::Skip => {
+                Role::Requester
+            }
+            Kind::PutAck | Kind::PutStale | Kind::PutKeep | Kind::Move => Role::Capacity,
+        }
+    }
+}
+
 /// A message.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Message {

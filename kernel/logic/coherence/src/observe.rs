@@ -6,6 +6,7 @@
 //! before, the event, what is sent, the state after. Where it does not, as in
 //! the hypervisor, none of this is compiled into the path.
 
+use super::Role;
 use super::capacity::Phase;
 use super::directory::Holding;
 use super::home::Waits;
@@ -29,19 +30,6 @@ pub enum Event {
     Further(Kind),
 }
 
-/// In which of its parts a node takes an event.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Role {
-    /// Wants a page.
-    Requester,
-    /// Has a page that another node wants.
-    Owner,
-    /// Wants to be rid of a page, or takes one in.
-    Capacity,
-    /// Keeps the directory entry.
-    Home,
-}
-
 impl Event {
     /// The part that takes it.
     #[must_use]
@@ -49,25 +37,7 @@ impl Event {
         match self {
             Event::Fault(_) => Role::Requester,
             Event::Evict => Role::Capacity,
-            Event::Message(kind) | Event::Further(kind) => match kind {
-                Kind::GetShared
-                | Kind::GetExclusive
-                | Kind::Put
-                | Kind::Done
-                | Kind::MoveDone
-                | Kind::MoveRefused
-                | Kind::Promoted
-                | Kind::PromoteRefused => Role::Home,
-                Kind::ForwardShared
-                | Kind::ForwardExclusive
-                | Kind::Invalidate
-                | Kind::PutTo
-                | Kind::Promote => Role::Owner,
-                Kind::ZeroGrant | Kind::Grant | Kind::Data | Kind::InvalidateAck | Kind::Skip => {
-                    Role::Requester
-                }
-                Kind::PutAck | Kind::PutStale | Kind::PutKeep | Kind::Move => Role::Capacity,
-            },
+            Event::Message(kind) | Event::Further(kind) => kind.role(),
         }
     }
 }
