@@ -26,4 +26,6 @@ pub mod rows;
 pub mod samples;
 #[cfg(target_os = "none")]
 pub mod serial;
+#[cfg(target_os = "none")]
+pub mod trap;
 pub mod workloads;

@@ -1,6 +1,6 @@
 //! Tries that end the guest: each dies in its own way, or never ends.
 
-use crate::trap::{self, Descriptor, attempt};
+use crate::trap::{self, Pointer, attempt};
 use crate::{Verdict, msrs};
 use core::arch::asm;
 
@@ -21,7 +21,7 @@ pub(crate) fn halt() -> Verdict {
 /// An exception without a handler for anything.
 pub(crate) fn triple_fault() -> Verdict {
     announce("fault three times");
-    trap::load(&Descriptor { limit: 0, base: 0 });
+    trap::load(&Pointer { limit: 0, base: 0 });
     // SAFETY: it is to end the guest.
     unsafe { asm!("ud2", options(noreturn)) }
 }

@@ -394,7 +394,7 @@ fn across(r: &mut Report) {
         paging::poke(table + 8 * i, paging::peek::<u64>(old.base + 8 * i));
     }
     sent &= away();
-    let new = crate::tables::Pointer { base: table, ..old };
+    let new = guests::trap::Pointer { base: table, ..old };
     let fault = attempt!(["lgdt [{p}]", "mov ds, {d:e}"] p = in(reg) &new,
         d = in(reg) u32::from(crate::tables::DATA));
     crate::tables::reload();

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
+use guests::trap::Pointer;
 
 /// Selectors of the GDT. The user's three are in the order that SYSRET wants,
 /// the kernel's in that of SYSCALL (AMD APM volume 2, 6.1.1).
@@ -79,16 +80,6 @@ static TABLES: Shared = Shared(UnsafeCell::new(Tables {
     },
     stacks: [[0; STACK_BYTES]; 2],
 }));
-
-/// LGDT's and LIDT's operand.
-#[derive(Clone, Copy, Default)]
-#[repr(C, packed)]
-pub(crate) struct Pointer {
-    /// Bytes less one.
-    pub(crate) limit: u16,
-    /// Address.
-    pub(crate) base: u64,
-}
 
 fn tables() -> *mut Tables {
     TABLES.0.get()

@@ -7,112 +7,14 @@
 //! first.
 
 use crate::apic;
-use crate::tables::{self, CODE, Pointer};
-use core::arch::{asm, global_asm};
+use crate::tables::CODE;
+use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-
-// One stub of 16 bytes for each vector: pushes a zero where the processor
-// pushes no error code (AMD APM volume 2, table 8-1), and the vector.
-global_asm!(
-    ".balign 16",
-    "trap_stubs:",
-    ".set vector, 0",
-    ".rept 256",
-    ".balign 16",
-    ".if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)",
-    "push 0",
-    ".endif",
-    "push vector",
-    "jmp trap_common",
-    ".set vector, vector + 1",
-    ".endr",
-    "trap_common:",
-    "cld",
-    "push rax",
-    "push rcx",
-    "push rdx",
-    "push rbx",
-    "push rbp",
-    "push rsi",
-    "push rdi",
-    "push r8",
-    "push r9",
-    "push r10",
-    "push r11",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
-    "mov rdi, rsp",
-    "call {handle}",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop r11",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdi",
-    "pop rsi",
-    "pop rbp",
-    "pop rbx",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
-    "add rsp, 16",
-    "iretq",
-    handle = sym handle,
-);
-
-unsafe extern "C" {
-    /// First of the stubs.
-    static trap_stubs: u8;
-}
-
-/// What the stub and the processor have pushed.
-#[derive(Clone, Copy, Default, Debug)]
-#[repr(C)]
-pub(crate) struct Frame {
-    /// R15 down to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX.
-    pub(crate) gpr: [u64; 15],
-    pub(crate) vector: u64,
-    pub(crate) error: u64,
-    pub(crate) rip: u64,
-    pub(crate) cs: u64,
-    pub(crate) rflags: u64,
-    pub(crate) rsp: u64,
-    pub(crate) ss: u64,
-}
-
-impl Frame {
-    /// RAX.
-    pub(crate) fn rax(&self) -> u64 {
-        self.gpr[14]
-    }
-
-    /// RBX.
-    pub(crate) fn rbx(&self) -> u64 {
-        self.gpr[11]
-    }
-
-    /// RCX.
-    pub(crate) fn rcx(&self) -> u64 {
-        self.gpr[13]
-    }
-
-    /// RDX.
-    pub(crate) fn rdx(&self) -> u64 {
-        self.gpr[12]
-    }
-
-    /// RSI.
-    pub(crate) fn rsi(&self) -> u64 {
-        self.gpr[9]
-    }
-}
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+pub(crate) use guests::attempt;
+use guests::trap::Pointer;
+pub(crate) use guests::trap::{Frame, RECOVER, load};
 
 /// An exception that a test has raised.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -211,8 +113,6 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     hook: None,
 }));
 
-/// Where to go on after an exception; 0 when none is expected.
-pub(crate) static RECOVER: AtomicU64 = AtomicU64::new(0);
 /// The test that runs, for a report of what it did not expect.
 static TEST: AtomicUsize = AtomicUsize::new(0);
 
@@ -345,31 +245,6 @@ pub(crate) fn begin(test: usize) {
     hook(None);
 }
 
-/// Runs assembler lines, and says what exception they have raised. The
-/// operands are those of `asm!`; the instructions must leave the stack and
-/// the registers that are not their operands as they were, also where they
-/// fault.
-macro_rules! attempt {
-    ([$($line:expr),+ $(,)?] $($operands:tt)*) => {{
-        // SAFETY: the guest has one address space and no safe state besides
-        // what this program keeps; the caller's instructions touch none of
-        // that. An exception goes on at label 2 with the same stack.
-        unsafe {
-            core::arch::asm!(
-                "lea {recover}, [rip + 2f]",
-                "mov qword ptr [rip + {place}], {recover}",
-                $($line,)+
-                "2:",
-                recover = out(reg) _,
-                place = sym $crate::trap::RECOVER,
-                $($operands)*
-            );
-        }
-        $crate::trap::outcome()
-    }};
-}
-pub(crate) use attempt;
-
 /// Gates of the interrupt descriptor table (AMD APM volume 2, 4.8.4).
 #[repr(C, align(16))]
 struct Gates(UnsafeCell<[[u64; 2]; 256]>);
@@ -384,9 +259,8 @@ const OPEN: [usize; 3] = [3, 4, LEAVE as usize];
 
 /// Makes a gate present or not.
 pub(crate) fn set_gate(vector: u8, present: bool) {
-    let first = &raw const trap_stubs as u64;
+    let stub = guests::trap::stub(vector);
     let vector = usize::from(vector);
-    let stub = first + 16 * vector as u64;
     let level = if OPEN.contains(&vector) { 3u64 } else { 0 };
     // The double fault has a stack of its own.
     let stack = u64::from(vector == 8);
@@ -399,6 +273,7 @@ pub(crate) fn set_gate(vector: u8, present: bool) {
 
 /// Loads the table of all 256 stubs.
 pub(crate) fn install() {
+    guests::trap::set_handler(handle);
     (0..=255).for_each(|vector| set_gate(vector, true));
     reload();
 }
@@ -406,10 +281,4 @@ pub(crate) fn install() {
 /// Loads the table again, as after a trip to another mode.
 pub(crate) fn reload() {
     load(&Pointer { limit: 256 * 16 - 1, base: GATES.0.get() as u64 });
-}
-
-/// Loads an interrupt descriptor table.
-pub(crate) fn load(pointer: &tables::Pointer) {
-    // SAFETY: whatever the table is, only this guest can suffer from it.
-    unsafe { asm!("lidt [{}]", in(reg) pointer, options(readonly, nostack)) };
 }
