@@ -16,9 +16,6 @@ use platform::report::event;
 use platform::{clock, rtc};
 use vcpu::Vcpu;
 
-/// TSC ticks that a page is kept for an instruction at most, in nanoseconds.
-const HOLD_NS: u64 = 1_000_000;
-
 /// The guest's processors: one, on this node.
 fn places() -> alloc::vec::Vec<CpuPlace> {
     vec![CpuPlace { apic_id: 0, node: NodeId::LEADER }]
@@ -57,7 +54,7 @@ pub(crate) fn load(
     }
     let memory_bytes = layout.total_pages() << addr::PAGE_SHIFT;
     event("guest-start", format_args!("\"memory_bytes\":{memory_bytes}"));
-    Guest::new(machine, clock::ns_to_tsc(HOLD_NS))
+    Guest::new(machine)
 }
 
 /// Writes the operating system into the guest's memory, page by page through

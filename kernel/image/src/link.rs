@@ -93,6 +93,7 @@ impl Link {
         let mut any = self.send(guest.as_deref_mut());
         any |= self.take(guest.as_deref_mut());
         self.tick();
+        self.tell();
         any | self.send(guest)
     }
 
@@ -133,8 +134,13 @@ impl Link {
 
     /// Does what time demands.
     pub(crate) fn tick(&mut self) {
+        self.node.tick(clock::now_tsc(), &mut self.memory);
+    }
+
+    /// Prints reports and samples that are due: never while a guest waits for a
+    /// page, as it takes long.
+    fn tell(&mut self) {
         let now = clock::now_tsc();
-        self.node.tick(now, &mut self.memory);
         if self.report_ticks != 0 && now >= self.next_report {
             self.next_report = now + self.report_ticks;
             crate::ending::summarise(self);

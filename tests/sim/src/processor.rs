@@ -272,7 +272,7 @@ impl Host {
             let what = format!("host {} waits for page {:#x}: {progress:?}", self.index, gfn.0);
             return Err(Failure::about(Class::Liveness, gfn, what));
         }
-        cluster.still_waiting(&mut self.memory, now, at.scenario.hold_ns);
+        cluster.still_waiting(&mut self.memory, now);
         Ok(false)
     }
 }

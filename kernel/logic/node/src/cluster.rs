@@ -15,8 +15,9 @@ use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
 
-/// Mean time that a page is kept from others for an instruction that may have
-/// retired since, unless [`Cluster::set_hold_ns`] says otherwise.
+/// Mean time that a page is kept from others for an instruction that still
+/// lacks another one, or may have retired since, unless
+/// [`Cluster::set_hold_ns`] says otherwise.
 const HOLD_NS: u64 = 1_000_000;
 
 /// Why a node cannot go on.
@@ -249,17 +250,16 @@ impl Cluster {
     }
 
     /// Says that an instruction still waits for a page. Pages kept for it that
-    /// other nodes want go after about `mean_ns`.
-    pub fn still_waiting(&mut self, memory: &mut impl HostMemory, now_ns: u64, mean_ns: u64) {
+    /// other nodes want go when they were kept long enough.
+    pub fn still_waiting(&mut self, memory: &mut impl HostMemory, now_ns: u64) {
         if !self.coherence.keeps_others_waiting() {
             self.hold.end();
-        } else if self.hold.is_over(now_ns, mean_ns) {
+        } else if self.hold.is_over(now_ns, self.hold_ns) {
             self.release_held(memory);
         }
     }
 
-    /// Sets the mean time that a wanted page is kept for an instruction that may
-    /// have retired since.
+    /// Sets the mean time that a wanted page is kept for an instruction.
     pub fn set_hold_ns(&mut self, ns: u64) {
         self.hold_ns = ns;
     }

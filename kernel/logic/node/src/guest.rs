@@ -84,8 +84,6 @@ pub struct Guest {
     searching: bool,
     fault_rip: u64,
     grants_before: u64,
-    /// TSC ticks that a page which others want is kept for an instruction.
-    hold: u64,
 }
 
 /// What a step works with.
@@ -111,9 +109,9 @@ pub struct Context<'a, V, M> {
 const CPU: usize = 0;
 
 impl Guest {
-    /// A guest whose operating system is loaded. `hold` is in TSC ticks.
+    /// A guest whose operating system is loaded.
     #[must_use]
-    pub fn new(machine: Machine, hold: u64) -> Guest {
+    pub fn new(machine: Machine) -> Guest {
         Guest {
             machine,
             wait: Wait::Nothing,
@@ -123,7 +121,6 @@ impl Guest {
             searching: false,
             fault_rip: 0,
             grants_before: 0,
-            hold,
         }
     }
 
@@ -234,8 +231,7 @@ impl Guest {
                 // shortage: the next call looks for more to evict.
                 let nothing_leaves = at.cluster.coherence().puts_open() == 0;
                 self.searching = progress == Progress::Starved && nothing_leaves;
-                let hold_ns = u128::from(self.hold) * 1_000_000_000 / u128::from(at.tsc_hz);
-                at.cluster.still_waiting(at.memory, at.now_ns, hold_ns as u64);
+                at.cluster.still_waiting(at.memory, at.now_ns);
                 false
             }
         }
