@@ -23,6 +23,7 @@ fn a_guest_runs_on_nodes_linked_by_shared_memory() {
     let unfolded = sum("/pages_unfolded");
     println!("{pages} pages, {landed} landed, {unfolded} copied once more");
     assert!(pages > 1000 && unfolded == 0, "{pages} pages, {unfolded} copied");
+    assert!(landed > 1000 && sum("/pages/pages_copied") == 0, "each stays where it landed");
 }
 
 /// Nothing can come between such nodes, and it says so.

@@ -72,6 +72,21 @@ pub enum NicError {
     NoPlace,
 }
 
+impl core::fmt::Display for NicError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            NicError::ResetTimeout => "does not come out of its reset, so switch the machine off",
+            NicError::NoStationAddress => "has no address of its own",
+            NicError::NoMemory => "gets no memory for its buffers, so give the node more",
+            NicError::BadConfiguration => "lacks a part that the driver needs",
+            NicError::Features => "refuses what the driver needs",
+            NicError::NoPlace => {
+                "has no free place: make the memory larger, or clear it by switching all nodes off"
+            }
+        })
+    }
+}
+
 /// One running network interface.
 pub trait Nic {
     /// The station address.

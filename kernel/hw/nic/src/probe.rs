@@ -69,7 +69,7 @@ impl fmt::Display for ProbeError {
         for seen in &self.seen {
             write!(f, " {} [{:04x}:{:04x}", seen.address, seen.vendor, seen.device)?;
             match seen.error {
-                Some(error) => write!(f, " failed: {error:?}]")?,
+                Some(error) => write!(f, " {error}]")?,
                 None => f.write_str("]")?,
             }
         }
@@ -331,7 +331,8 @@ mod tests {
         ];
         assert_eq!(
             ProbeError { seen: seen.to_vec() }.to_string(),
-            "no usable NIC among 00:01.0 [10ec:8168] 00:05.0 [8086:100e failed: ResetTimeout]"
+            "no usable NIC among 00:01.0 [10ec:8168] 00:05.0 [8086:100e does not come out of its \
+             reset, so switch the machine off]"
         );
         let none = ProbeError { seen: Vec::new() }.to_string();
         assert_eq!(none, "this node has no Ethernet controller and no shared memory");
