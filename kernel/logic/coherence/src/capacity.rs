@@ -2,7 +2,7 @@
 //!
 //! Frames are kept back for tables (the floor) and for pages on their way (the
 //! reserve). When free frames fall below three quarters of the reserve, [`Coherence::balance`]
-//! makes room in the order of [`replacement`](super::replacement): replicas are
+//! makes room in the order of `replacement`: replicas are
 //! dropped, zero pages become dormant, other masters leave through their home
 //! for a sharer or for the node with most room. Sums of masters never exceed
 //! the sum of frames less reserves, because the guest has no more memory than
