@@ -42,7 +42,8 @@ impl Finished {
     /// # Panics
     /// If it is another.
     pub fn expect(&self, status: i32) -> &Finished {
-        assert_eq!(self.status, Some(status), "exit status of {}", self.line);
+        let said = self.stderr.lines().last().unwrap_or("nothing");
+        assert_eq!(self.status, Some(status), "exit status of {}, which says: {said}", self.line);
         self
     }
 
@@ -69,9 +70,10 @@ impl Drop for Finished {
         if std::thread::panicking() {
             eprintln!("=== {}", self.line);
             eprintln!("ended with {:?} after {:.1} s", self.status, self.took.as_secs_f64());
-            eprintln!("--- standard output\n{}", clipped(&self.text()));
+            // What tells most comes first: the rest may be cut off.
             eprintln!("--- standard error\n{}", clipped(&self.stderr));
             eprint!("{}", self.logs.tails());
+            eprintln!("--- standard output\n{}", clipped(&self.text()));
         }
     }
 }
