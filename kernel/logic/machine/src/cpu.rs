@@ -137,8 +137,10 @@ impl Machine {
     /// right after one was prepared.
     pub(crate) fn calm(&mut self, cpu: usize) {
         let c = &self.cpus[cpu];
-        // What a CR8 above zero holds back is not worth a second way to tell.
-        let calm = !c.nmi && c.tpr == 0 && !self.has_interrupt(cpu);
+        // The guest may lower CR8 without an exit, but not what holds nothing
+        // back: Linux keeps it at 1.
+        let held_back = c.tpr != 0 && c.lapic.requested().is_some();
+        let calm = !c.nmi && !held_back && !self.has_interrupt(cpu);
         let until = if calm { self.first_deadline().unwrap_or(u64::MAX) } else { 0 };
         self.cpus[cpu].calm_until = until;
     }

@@ -9,15 +9,12 @@
 
 use crate::state::{self, RunState};
 use crate::{Machine, Power};
-use chipset::lapic::{Delivered, Effect, Lapic, Mode};
+use chipset::lapic::{Delivered, Effect, Mode};
 use chipset::{Delivery, Message, map};
 use vcpu::{Event, RFLAGS_IF, Vcpu};
 
 /// ISA interrupts whose lines the machine samples.
 const SAMPLED: [u8; 4] = [map::IRQ_COM2, map::IRQ_COM1, map::IRQ_RTC, map::IRQ_SCI];
-/// Interrupt request register, first of eight words: xAPIC and x2APIC.
-const IRR_OFFSET: u32 = 0x200;
-const IRR_MSR: u32 = 0x820;
 /// Messages taken from the I/O APIC in one go: every pin may speak, and once
 /// more after an end of interrupt.
 const MESSAGES_MAX: usize = 2 * chipset::ioapic::PINS;
@@ -183,22 +180,10 @@ impl Machine {
 
     /// Priority class of the highest interrupt that CR8 holds back. The guest
     /// lowers CR8 without an exit, so the processor is to watch for that.
-    fn class_below_cr8(&mut self, cpu: usize) -> Option<u8> {
-        let apic = &mut self.cpus[cpu].lapic;
-        let cr8 = apic.cr8();
-        if cr8 == 0 {
-            return None;
-        }
-        let word = |apic: &mut Lapic, i: u32| match apic.mode() {
-            Mode::Disabled => 0,
-            Mode::XApic => apic.read_mmio(IRR_OFFSET + 0x10 * i, 0),
-            Mode::X2Apic => apic.read_msr(IRR_MSR + i, 0).unwrap_or(0) as u32,
-        };
-        let vector = (0..8).rev().find_map(|i| {
-            let bits = word(apic, i);
-            (bits != 0).then(|| 32 * i + bits.ilog2())
-        })?;
-        let class = (vector >> 4) as u8;
+    fn class_below_cr8(&self, cpu: usize) -> Option<u8> {
+        let apic = &self.cpus[cpu].lapic;
+        let (cr8, mode) = (apic.cr8(), apic.mode());
+        let class = apic.requested().filter(|_| cr8 != 0 && mode != Mode::Disabled)? >> 4;
         (class <= cr8).then_some(class)
     }
 

@@ -245,6 +245,8 @@ impl Machine {
         if time < self.cpus[cpu].calm_until {
             return;
         }
+        // Not every exit comes here: after a page fault this is the first look.
+        self.take_tpr(cpu, vcpu);
         self.run_timers(cpu, time);
         if !self.cpus[cpu].started {
             self.start(cpu, vcpu);

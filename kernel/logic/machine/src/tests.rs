@@ -266,6 +266,38 @@ fn an_interrupt_below_cr8_waits_for_it() {
 }
 
 #[test]
+fn a_cr8_raised_without_an_exit_holds_back_what_comes_next() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00);
+    g.wrmsr(0x80F, 0x1FF);
+    g.wrmsr(0x832, 0x4_0040); // TSC-deadline, vector 0x40
+    g.wrmsr(0x6E0, TSC_HZ);
+    g.vcpu.registers.rflags |= vcpu::RFLAGS_IF;
+    g.prepare();
+    // MOV CR8, then a page fault, which the machine does not hear of.
+    g.vcpu.tpr = 0x5;
+    g.now = START_TSC + TSC_HZ;
+    g.prepare();
+    assert_eq!((g.vcpu.injected, g.vcpu.window_above), (None, Some(4)));
+}
+
+#[test]
+fn a_cr8_that_holds_nothing_back_disturbs_nothing() {
+    let mut g = Guest::new(true);
+    g.prepare();
+    g.wrmsr(0x1B, 0xFEE0_0D00);
+    g.wrmsr(0x80F, 0x1FF);
+    g.wrmsr(0x808, 0x10); // as Linux has it
+    g.prepare();
+    assert!(g.machine.is_calm(0));
+    g.wrmsr(0x83F, 0x12); // self IPI
+    g.prepare();
+    assert!(!g.machine.is_calm(0), "CR8 holds it back");
+    assert_eq!((g.vcpu.injected, g.vcpu.window_above), (None, Some(1)));
+}
+
+#[test]
 fn a_move_to_cr8_that_exits_is_done() {
     let mut g = Guest::new(true);
     g.prepare();

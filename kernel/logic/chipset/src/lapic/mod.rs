@@ -333,6 +333,12 @@ impl Lapic {
         self.ppr()
     }
 
+    /// The highest vector that waits, whatever holds it back.
+    #[must_use]
+    pub fn requested(&self) -> Option<u8> {
+        self.irr.highest()
+    }
+
     /// The vector that the processor would take now if it takes interrupts.
     #[must_use]
     pub fn pending(&self) -> Option<u8> {
