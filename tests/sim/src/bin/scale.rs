@@ -21,8 +21,8 @@ static HEAP: PeakAlloc = PeakAlloc;
 const SIZES: [u16; 6] = [2, 16, 32, 128, 1024, 4096];
 /// 16 GiB.
 const FRAMES: u64 = 1 << 22;
-/// The largest cluster that is formed whole in every run: 2 GiB of memory.
-const JOIN_MAX: u16 = 1024;
+/// The largest cluster that is formed whole in every run.
+const WHOLE_MAX: u16 = 1024;
 
 const README: &str = "kernel/logic/coherence/README.md";
 const PLOTS: [&str; 2] =
@@ -42,10 +42,14 @@ struct Args {
     /// Show only how nodes fight for pages.
     #[arg(long)]
     contention: bool,
-    /// Form one cluster of this size alone and show what it took; 4096 nodes
-    /// take 14 GiB and some minutes.
+    /// Form one cluster of this size alone, of which every node is simulated in
+    /// all it does, and show what it took; 4096 nodes take 14 GiB and some
+    /// minutes.
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=4096))]
     join: Option<u16>,
+    /// The same with 64 witnesses: see `join` in the simulator.
+    #[arg(long, requires = "join")]
+    sampled: bool,
 }
 
 /// Bytes that `make` leaves allocated.
@@ -91,18 +95,19 @@ fn fabric_bytes(nodes: u16) -> u64 {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(nodes) = args.join {
+        let form = if args.sampled { join::measure_sampled } else { join::measure };
+        print!("{}", report::joins(&[form(nodes)]));
+        return ExitCode::SUCCESS;
+    }
     let contended = report::contention(&contention_rows());
     if args.contention {
         print!("{contended}");
         return ExitCode::SUCCESS;
     }
-    if let Some(nodes) = args.join {
-        print!("{}", report::joins(&[join::measure(nodes)]));
-        return ExitCode::SUCCESS;
-    }
     let fault_rows: Vec<_> = SIZES.iter().map(|&n| faults::measure(n, FRAMES)).collect();
-    let join_rows: Vec<_> =
-        SIZES.iter().filter(|&&n| n <= JOIN_MAX).map(|&n| join::measure(n)).collect();
+    let form = |n| if n <= WHOLE_MAX { join::measure(n) } else { join::measure_sampled(n) };
+    let join_rows: Vec<_> = SIZES.iter().map(|&n| form(n)).collect();
     let metadata_rows: Vec<_> = SIZES.iter().map(|&n| metadata(n, fabric_bytes(n))).collect();
     let tables = format!(
         "Messages / round trips:\n\n{}\n{}\n{}",

@@ -1,6 +1,17 @@
-//! Whole clusters of production fabrics that find each other, in virtual
-//! time: every node exists. The link is 10 Gbit/s to each node and takes 10 us;
-//! a node takes 500 ns for a frame and has a ring of 256.
+//! Clusters of production fabrics that find each other, in virtual time: every
+//! node exists. The link is 10 Gbit/s to each node and takes 10 us; a node
+//! takes 500 ns for a frame and has a ring of 256.
+//!
+//! What a whole cluster costs to simulate grows with the square of its nodes:
+//! each hears the Hello of each, and each keeps something for each. So of the
+//! largest ones only some nodes, the leader among them, are *witnesses*, about
+//! which everything is as it would be. The others run the same fabric, but
+//!
+//! - Hellos of other than witnesses come to them (they are counted, and take
+//!   their place in the ring) and are not read: such a node would only count
+//!   the senders, since it is not the one that proposes;
+//! - once such a node has the membership it is let alone for
+//!   60 ms, in which it sends its greetings, and is then given up.
 
 use fabric::{Config, Fabric, Kind};
 use std::cmp::Reverse;
@@ -11,6 +22,11 @@ const WIRE_NS: u64 = 10_000;
 const TAKE_NS: u64 = 500;
 const RING: u64 = 256;
 const MS: u64 = 1_000_000;
+/// Longer than a node takes until it has greeted the leader, and less than
+/// until its first heartbeat.
+const ALONE_NS: u64 = 60 * MS;
+/// Witnesses of a cluster of which not all nodes are.
+const WITNESSES: u16 = 64;
 
 struct Nobody;
 impl fabric::Sink for Nobody {
@@ -25,13 +41,19 @@ impl fabric::Sink for Nobody {
 }
 
 struct Node {
-    fabric: Fabric,
-    /// When it has taken in all that came.
-    busy_until: u64,
+    /// `None` once it has been given up.
+    fabric: Option<Fabric>,
     /// When its NIC has sent all that it was given.
     sent_until: u64,
     /// The timer that is in the queue.
     timer: u64,
+}
+
+/// What came to a node, apart from it: broadcasts go through all of these.
+#[derive(Clone, Copy, Default)]
+struct Ring {
+    /// When the node has taken in all that came.
+    busy_until: u64,
     frames_in: u64,
 }
 
@@ -45,6 +67,11 @@ enum What {
 struct Net {
     now: u64,
     nodes: Vec<Node>,
+    rings: Vec<Ring>,
+    /// Every so many nodes one is a witness.
+    witness_every: u16,
+    /// When frames were sent by nodes that have been given up.
+    sent: Vec<u64>,
     queue: BinaryHeap<Reverse<(u64, u64, What)>>,
     number: u64,
     lost: u64,
@@ -61,6 +88,8 @@ fn mac(n: u16) -> [u8; 6] {
 pub struct Join {
     /// Nodes.
     pub nodes: u16,
+    /// Nodes that are simulated in all they do.
+    pub witnesses: u16,
     /// From power-on (within 10 ms) to the last node that has the membership.
     pub formed_ms: u64,
     /// Frames sent by the leader until then.
@@ -75,55 +104,98 @@ pub struct Join {
     pub heartbeats: u64,
 }
 
+impl Join {
+    /// Frames that a node sent until the cluster had formed, on average.
+    #[must_use]
+    pub fn each(&self) -> f64 {
+        self.frames as f64 / f64::from(self.nodes)
+    }
+}
+
 impl Net {
     fn push(&mut self, at: u64, what: What) {
         self.number += 1;
         self.queue.push(Reverse((at, self.number, what)));
     }
 
-    fn frames_out(&self, n: usize) -> u64 {
-        self.nodes[n].fabric.counters().frames_out.iter().sum()
+    fn is_witness(&self, n: u16) -> bool {
+        n.is_multiple_of(self.witness_every)
     }
 
-    /// Sends what a node has and sets its timer.
-    fn settle(&mut self, n: u16) {
+    fn frames_out(&self, n: usize) -> u64 {
+        self.nodes[n].fabric.as_ref().map_or(0, |f| f.counters().frames_out.iter().sum())
+    }
+
+    /// Sends what a node has; when its next timer runs out.
+    fn send(&mut self, n: u16, now: u64) -> u64 {
         let mut buf = [0; 2048];
-        let mut frames = Vec::new();
-        let now = self.now;
         let node = &mut self.nodes[usize::from(n)];
-        while let Some(t) = node.fabric.poll_transmit(now, &mut buf) {
+        let fabric = node.fabric.as_mut().expect("it has not been given up");
+        let mut frames = Vec::new();
+        while let Some(t) = fabric.poll_transmit(now, &mut buf) {
             let length = t.header_len.max(60) as u64;
             node.sent_until = node.sent_until.max(now) + (length + 24) * 4 / 5;
             let to = (buf[..6] != wire::BROADCAST).then(|| u16::from_be_bytes([buf[4], buf[5]]));
             frames.push((node.sent_until + WIRE_NS, to, Rc::from(&buf[..t.header_len])));
         }
-        while node.fabric.poll_event().is_some() {}
-        let at = node.fabric.poll_timeout().unwrap_or(u64::MAX).max(now + 1);
-        let again = at != u64::MAX && (at < node.timer || node.timer <= now);
-        if again {
-            node.timer = at;
-        }
+        while fabric.poll_event().is_some() {}
+        let next = fabric.poll_timeout().unwrap_or(u64::MAX).max(now + 1);
         for (at, to, bytes) in frames {
             self.push(at, What::Frame(n, to, bytes));
         }
-        if again {
+        next
+    }
+
+    /// Sends what a node has and sets its timer.
+    fn settle(&mut self, n: u16) {
+        let at = self.send(n, self.now);
+        let node = &mut self.nodes[usize::from(n)];
+        if at != u64::MAX && (at < node.timer || node.timer <= self.now) {
+            node.timer = at;
             self.push(at, What::Timer(n));
         }
     }
 
-    fn take(&mut self, n: u16, bytes: &[u8]) {
-        let now = self.now;
+    /// Lets a node that has the membership send its greetings, alone, and
+    /// gives it up.
+    fn give_up(&mut self, n: u16) {
+        let mut now = self.now;
+        let sent = |net: &Net| net.frames_out(usize::from(n));
+        self.sent.extend((0..sent(self)).map(|_| now));
+        while now < self.now + ALONE_NS {
+            let before = sent(self);
+            let next = self.send(n, now);
+            self.sent.extend((before..sent(self)).map(|_| now));
+            now = next;
+            let fabric = self.nodes[usize::from(n)].fabric.as_mut();
+            fabric.expect("it is there").handle_timeout(now);
+        }
         let node = &mut self.nodes[usize::from(n)];
-        if node.busy_until > now + RING * TAKE_NS {
+        (node.fabric, node.timer) = (None, u64::MAX);
+    }
+
+    fn take(&mut self, n: u16, from: u16, bytes: &[u8]) {
+        let now = self.now;
+        let ring = &mut self.rings[usize::from(n)];
+        if ring.busy_until > now + RING * TAKE_NS {
             self.lost += 1;
             return;
         }
-        node.busy_until = node.busy_until.max(now) + TAKE_NS;
-        node.frames_in += 1;
-        let before = node.fabric.membership().is_some();
-        node.fabric.handle_frame(now, bytes, &mut Nobody);
-        self.formed += usize::from(!before && node.fabric.membership().is_some());
-        self.settle(n);
+        ring.busy_until = ring.busy_until.max(now) + TAKE_NS;
+        ring.frames_in += 1;
+        let read = self.is_witness(n) || self.is_witness(from) || bytes[..6] != wire::BROADCAST;
+        let Some(fabric) = self.nodes[usize::from(n)].fabric.as_mut().filter(|_| read) else {
+            return;
+        };
+        let before = fabric.membership().is_some();
+        fabric.handle_frame(now, bytes, &mut Nobody);
+        let formed = !before && fabric.membership().is_some();
+        self.formed += usize::from(formed);
+        if formed && !self.is_witness(n) {
+            self.give_up(n);
+        } else {
+            self.settle(n);
+        }
     }
 
     fn step(&mut self) {
@@ -132,19 +204,43 @@ impl Net {
         match what {
             What::Timer(n) => {
                 let node = &mut self.nodes[usize::from(n)];
-                if node.timer == at {
+                if node.timer == at
+                    && let Some(fabric) = node.fabric.as_mut()
+                {
                     node.timer = u64::MAX;
-                    node.fabric.handle_timeout(at);
+                    fabric.handle_timeout(at);
                     self.settle(n);
                 }
             }
-            What::Frame(_, Some(to), bytes) => self.take(to, &bytes),
+            What::Frame(from, Some(to), bytes) => self.take(to, from, &bytes),
             What::Frame(from, None, bytes) => {
                 (0..self.nodes.len() as u16)
                     .filter(|&n| n != from)
-                    .for_each(|n| self.take(n, &bytes));
+                    .for_each(|n| self.take(n, from, &bytes));
             }
         }
+    }
+}
+
+impl Net {
+    fn run_until(&mut self, at: u64) {
+        while self.now < at {
+            self.step();
+        }
+    }
+
+    /// Most heartbeats that a witness sends in a second, half a second from
+    /// now.
+    fn heartbeats(&mut self) -> u64 {
+        let beats = |net: &Net| -> Vec<u64> {
+            let of = |f: &Fabric| f.counters().frames_out[Kind::Heartbeat.index()];
+            net.nodes.iter().filter_map(|n| n.fabric.as_ref()).map(of).collect()
+        };
+        let settled = self.now + 500 * MS;
+        self.run_until(settled);
+        let before = beats(self);
+        self.run_until(settled + 1_000 * MS);
+        beats(self).iter().zip(&before).map(|(a, b)| a - b).max().unwrap_or(0)
     }
 }
 
@@ -202,20 +298,41 @@ pub fn formed_alone(config: Config) -> Fabric {
     fabric
 }
 
-/// Forms a cluster and watches it for a second.
+/// Forms a cluster of which every node is a witness, and watches it for a
+/// second.
 ///
 /// # Panics
 /// If it has not formed after a minute.
 #[must_use]
 pub fn measure(nodes: u16) -> Join {
+    form(nodes, 1)
+}
+
+/// The same of a large cluster with 64 witnesses.
+///
+/// # Panics
+/// As [`measure`].
+#[must_use]
+pub fn measure_sampled(nodes: u16) -> Join {
+    form(nodes, nodes.div_ceil(WITNESSES))
+}
+
+fn form(nodes: u16, witness_every: u16) -> Join {
     let node = |n: u16| {
         let config = Config::new(mac(n), 1, 1, u64::from(n) + 1, nodes);
-        let timer = u64::MAX;
-        Node { fabric: Fabric::new(config, 0), busy_until: 0, sent_until: 0, timer, frames_in: 0 }
+        Node { fabric: Some(Fabric::new(config, 0)), sent_until: 0, timer: u64::MAX }
     };
-    let nodes_all = (0..nodes).map(node).collect();
-    let queue = BinaryHeap::new();
-    let mut net = Net { now: 0, nodes: nodes_all, queue, number: 0, lost: 0, formed: 0 };
+    let mut net = Net {
+        now: 0,
+        nodes: (0..nodes).map(node).collect(),
+        rings: vec![Ring::default(); usize::from(nodes)],
+        witness_every,
+        sent: Vec::new(),
+        queue: BinaryHeap::new(),
+        number: 0,
+        lost: 0,
+        formed: 0,
+    };
     for n in 0..nodes {
         // Switched on one after the other, within 10 ms.
         let at = u64::from(n) * 10 * MS / u64::from(nodes) + 1;
@@ -226,28 +343,42 @@ pub fn measure(nodes: u16) -> Join {
         net.step();
         assert!(net.now < 60_000 * MS, "{} of {nodes} nodes have formed", net.formed);
     }
+    let given_up = net.sent.iter().filter(|&&at| at <= net.now).count() as u64;
     let mut join = Join {
         nodes,
+        witnesses: nodes.div_ceil(witness_every),
         formed_ms: net.now / MS,
         leader_out: net.frames_out(0),
-        frames: (0..usize::from(nodes)).map(|n| net.frames_out(n)).sum(),
-        most_in: net.nodes.iter().map(|n| n.frames_in).max().unwrap_or(0),
+        frames: given_up + (0..usize::from(nodes)).map(|n| net.frames_out(n)).sum::<u64>(),
+        most_in: net.rings.iter().map(|ring| ring.frames_in).max().unwrap_or(0),
         lost: net.lost,
         heartbeats: 0,
     };
-    let beats = |net: &Net| -> Vec<u64> {
-        let of = |n: &Node| n.fabric.counters().frames_out[Kind::Heartbeat.index()];
-        net.nodes.iter().map(of).collect()
-    };
-    let until = |net: &mut Net, at: u64| {
-        while net.now < at {
-            net.step();
-        }
-    };
-    let settled = net.now + 500 * MS;
-    until(&mut net, settled);
-    let before = beats(&net);
-    until(&mut net, settled + 1_000 * MS);
-    join.heartbeats = beats(&net).iter().zip(&before).map(|(a, b)| a - b).max().unwrap_or(0);
+    join.heartbeats = net.heartbeats();
     join
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cluster of which some nodes are witnesses forms as if all were.
+    #[test]
+    fn a_sample_shows_what_the_whole_would() {
+        let (whole, sampled) = (measure(256), form(256, 8));
+        assert_eq!((whole.witnesses, sampled.witnesses), (256, 32));
+        let near = |a: u64, b: u64| a.abs_diff(b) * 20 <= a.max(b);
+        let pairs = |j: &Join| [j.formed_ms, j.leader_out, j.frames, j.most_in, j.heartbeats];
+        let mut both = pairs(&whole).into_iter().zip(pairs(&sampled));
+        assert!(both.all(|(a, b)| near(a, b)), "{whole:?} is not {sampled:?}");
+        assert_eq!(whole.lost, sampled.lost);
+    }
+
+    /// What all nodes together send grows with their number, not its square.
+    #[test]
+    fn frames_of_a_node_do_not_grow_with_the_cluster() {
+        let (small, large) = (measure(64), measure(256));
+        let each = |j: &Join| j.frames / u64::from(j.nodes);
+        assert!(each(&large) <= each(&small) + 1, "{small:?} {large:?}");
+    }
 }

@@ -64,14 +64,23 @@ pub fn faults(rows: &[Faults]) -> String {
 #[must_use]
 pub fn joins(rows: &[Join]) -> String {
     let mut text = String::from(
-        "| nodes | formed after | frames sent by the leader | by all | most that came to one node | \
-         found a ring full | heartbeats of a node a second |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| nodes | witnesses | formed after | frames sent by the leader | by all | by each | most that \
+         came to one node | found a ring full | heartbeats of a node a second |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for j in rows {
         let _ = writeln!(
             text,
-            "| {} | {} ms | {} | {} | {} | {} | {} |",
-            j.nodes, j.formed_ms, j.leader_out, j.frames, j.most_in, j.lost, j.heartbeats
+            "| {} | {} | {} ms | {} | {} | {:.1} | {} | {} | {} |",
+            j.nodes,
+            j.witnesses,
+            j.formed_ms,
+            j.leader_out,
+            j.frames,
+            j.each(),
+            j.most_in,
+            j.lost,
+            j.heartbeats
         );
     }
     text
@@ -209,9 +218,12 @@ pub fn join_lines(rows: &[Join]) -> Vec<Line> {
     let line = |name: &str, of: &dyn Fn(&Join) -> u64| {
         (name.to_owned(), rows.iter().map(|j| (f64::from(j.nodes), of(j) as f64)).collect())
     };
+    let each = rows.iter().map(|j| (f64::from(j.nodes), j.each()));
+    let each = ("frames sent by a node, on average".to_owned(), each.collect());
     vec![
         line("formed after, ms", &|j| j.formed_ms),
         line("frames sent by the leader", &|j| j.leader_out),
+        each,
         line("frames that came to one node, at most", &|j| j.most_in),
         line("heartbeats of a node a second", &|j| j.heartbeats),
     ]
