@@ -1,6 +1,7 @@
 //! What one fault costs in clusters of any size: only the nodes that take
 //! part exist, everything about them is the production crate's.
 
+use crate::rng::Rng;
 use addr::{Access, Frame, Gfn, NodeId, PageBytes};
 use coherence::{Coherence, Env, Kind, Limits, Message, Output};
 use layout::Layout;
@@ -21,6 +22,8 @@ pub struct Cost {
     pub hops: u64,
     /// Invalidations among them.
     pub invalidations: u64,
+    /// Acknowledgements of invalidations among them.
+    pub acks: u64,
 }
 
 struct Sent<'a> {
@@ -56,6 +59,10 @@ pub struct Sparse {
     flying: VecDeque<Flight>,
     cost: Cost,
     roomy: NodeId,
+    /// Chooses the message that arrives next; else it is the one sent first.
+    order: Option<Rng>,
+    /// What the last write left in its page.
+    stamp: u8,
 }
 
 impl Sparse {
@@ -69,7 +76,14 @@ impl Sparse {
             flying: VecDeque::new(),
             cost: Cost::default(),
             roomy: NodeId(nodes - 1),
+            order: None,
+            stamp: 0,
         }
+    }
+
+    /// From now on messages arrive in any order.
+    pub fn reorder(&mut self, seed: u64) {
+        self.order = Some(Rng::new(seed));
     }
 
     /// A page with this home.
@@ -116,13 +130,18 @@ impl Sparse {
             });
             self.cost.messages += 1;
             self.cost.invalidations += u64::from(message.kind == Kind::Invalidate);
+            self.cost.acks += u64::from(message.kind == Kind::InvalidateAck);
             self.flying.push_back(Flight { from: node, to, message, page, depth: depth + 1 });
         }
         result
     }
 
     fn deliver(&mut self, mut seen: impl FnMut(&Sparse, u64)) {
-        while let Some(Flight { from, to, message, page, depth }) = self.flying.pop_front() {
+        while !self.flying.is_empty() {
+            let count = self.flying.len() as u64;
+            let at = self.order.as_mut().map_or(0, |rng| rng.below(count) as usize);
+            let flight = self.flying.swap_remove_front(at).expect("one of those there are");
+            let Flight { from, to, message, page, depth } = flight;
             self.at(to, depth, |c, env| c.handle(env, from, message, page.as_deref()))
                 .expect("the protocol allows it");
             seen(self, depth);
@@ -150,9 +169,33 @@ impl Sparse {
             // A page of zeroes would not travel.
             let (coherence, memory) = self.nodes.get_mut(&node.0).expect("it is there");
             let frame = coherence.look(memory, gfn, access).flatten().expect("looked at above");
-            memory.write(frame, 0, &[1]);
+            self.stamp = self.stamp % u8::MAX + 1;
+            memory.write(frame, 0, &[self.stamp]);
         }
         Cost { hops: hops.unwrap_or(0), ..self.cost }
+    }
+
+    /// What a node reads in a page without asking anyone; `None` where it has
+    /// no copy.
+    #[must_use]
+    pub fn reads(&self, node: NodeId, gfn: Gfn) -> Option<u8> {
+        let (coherence, memory) = self.nodes.get(&node.0)?;
+        let frame = coherence.look(memory, gfn, Access::Read)?;
+        let mut byte = [0];
+        frame.into_iter().for_each(|frame| memory.read(frame, 0, &mut byte));
+        Some(byte[0])
+    }
+
+    /// What the last write left in its page.
+    #[must_use]
+    pub fn last_written(&self) -> u8 {
+        self.stamp
+    }
+
+    /// Drops a node's replica of a page, and tells nobody.
+    pub fn drop_replica(&mut self, node: NodeId, gfn: Gfn) {
+        let goes = self.at(node, 0, |c, env| c.evict(env, gfn, true)).expect("it is allowed");
+        assert!(goes && self.flying.is_empty(), "{node} has no replica of {:#x}", gfn.0);
     }
 
     /// Evicts a page from the node that has its master.
@@ -183,6 +226,8 @@ pub struct Faults {
     pub evict: Cost,
     /// Write to a page with so many replicas.
     pub shared: Vec<(usize, Option<Cost>)>,
+    /// Moving a master that had so many replicas, which are all gone.
+    pub evict_shared: Vec<Option<Cost>>,
 }
 
 /// Replicas that a written page has.
@@ -207,21 +252,30 @@ pub fn measure(nodes: u16, pages: u64) -> Faults {
     cluster.access(owner, d, Access::Read);
     let upgrade = cluster.access(requester, d, Access::Write);
     let evict = cluster.evict(requester, a);
-    let shared = REPLICAS.iter().enumerate().map(|(i, &replicas)| {
-        let gfn = cluster.layout.gfn_at(home, 512 * (8 + i as u64));
-        let others: Vec<u16> = (1..nodes).filter(|&n| n != home.0 && n != owner.0).collect();
+    let others: Vec<NodeId> = (1..nodes).map(NodeId).filter(|&n| n != home && n != owner).collect();
+    let (mut shared, mut evict_shared) = (Vec::new(), Vec::new());
+    for (i, &replicas) in REPLICAS.iter().enumerate() {
         if others.len() < replicas {
-            return (replicas, None);
+            shared.push((replicas, None));
+            evict_shared.push(None);
+            continue;
         }
-        cluster.access(owner, gfn, Access::Write);
         let step = others.len() / replicas;
-        for n in others.iter().step_by(step).take(replicas) {
-            cluster.access(NodeId(*n), gfn, Access::Read);
-        }
-        (replicas, Some(cluster.access(requester, gfn, Access::Write)))
-    });
-    let shared = shared.collect();
-    Faults { nodes, first, read, write, upgrade, evict, shared }
+        let sharers: Vec<NodeId> = others.iter().copied().step_by(step).take(replicas).collect();
+        let mut share = |at: u64| {
+            let gfn = cluster.layout.gfn_at(home, 512 * at);
+            cluster.access(owner, gfn, Access::Write);
+            sharers.iter().for_each(|&n| {
+                cluster.access(n, gfn, Access::Read);
+            });
+            gfn
+        };
+        let [written, evicted] = [8, 8 + REPLICAS.len()].map(|at| share((at + i) as u64));
+        shared.push((replicas, Some(cluster.access(requester, written, Access::Write))));
+        sharers.iter().for_each(|&n| cluster.drop_replica(n, evicted));
+        evict_shared.push(Some(cluster.evict(owner, evicted)));
+    }
+    Faults { nodes, first, read, write, upgrade, evict, shared, evict_shared }
 }
 
 #[cfg(test)]
@@ -246,6 +300,69 @@ mod tests {
             let of = |f: &Faults| f.shared.iter().find(|s| s.0 == replicas).unwrap().1.unwrap();
             assert_eq!(of(&small), of(&large));
             assert_eq!(of(&large).invalidations, replicas as u64);
+        }
+    }
+
+    /// A page that many nodes of a large cluster have read: the directory no
+    /// longer knows which. A write of any node, with a replica or without,
+    /// leaves no replica anywhere and waits for as many acknowledgements as
+    /// there were invalidations, in whatever order all of it arrives.
+    #[test]
+    fn a_superset_of_the_readers_is_invalidated_and_answers() {
+        let (cases, sizes) = if cfg!(miri) { (1, [49, 50, 52]) } else { (20, [49, 97, 300]) };
+        for nodes in sizes {
+            for case in 0..cases {
+                let mut cluster = Sparse::new(nodes, 1 << 12);
+                cluster.reorder(case);
+                let mut rng = Rng::new(case ^ u64::from(nodes) << 32);
+                let mut any = || NodeId(rng.below(u64::from(nodes)) as u16);
+                let gfn = cluster.page_of(any(), 512);
+                let mut writer = any();
+                for round in 0..4 {
+                    cluster.access(writer, gfn, Access::Write);
+                    let readers: Vec<NodeId> = (0..5 + 7 * round).map(|_| any()).collect();
+                    for &reader in &readers {
+                        cluster.access(reader, gfn, Access::Read);
+                        assert_eq!(cluster.reads(reader, gfn), Some(cluster.last_written()));
+                    }
+                    writer = if round % 2 == 0 { readers[0] } else { any() };
+                    let cost = cluster.access(writer, gfn, Access::Write);
+                    // What the home sends to itself is not counted.
+                    let few = cost.acks.abs_diff(cost.invalidations) <= 1;
+                    assert!(few, "{nodes} nodes, case {case}: {cost:?}");
+                    let readable = |n: &NodeId| cluster.reads(*n, gfn).is_some();
+                    let left: Vec<NodeId> = (0..nodes).map(NodeId).filter(readable).collect();
+                    assert_eq!(left, [writer], "{nodes} nodes, case {case}");
+                }
+            }
+        }
+    }
+
+    /// The same of an eviction: the master goes to a node of the superset that
+    /// has a replica, or to one with room where all have dropped theirs.
+    #[test]
+    fn a_master_that_leaves_finds_a_reader_in_the_superset() {
+        for (nodes, case) in [(49, 1), (97, 2), (300, 3)] {
+            let mut cluster = Sparse::new(nodes, 1 << 12);
+            cluster.reorder(case);
+            let gfn = cluster.page_of(NodeId(nodes / 2), 512);
+            let owner = NodeId(3);
+            let readers = [nodes - 6, 5, 11, 17, 40, 44].map(NodeId);
+            for kept in [Some(readers[0]), None] {
+                cluster.access(owner, gfn, Access::Write);
+                readers.iter().for_each(|&n| {
+                    cluster.access(n, gfn, Access::Read);
+                });
+                let drops = readers.iter().filter(|&&n| Some(n) != kept);
+                drops.for_each(|&n| cluster.drop_replica(n, gfn));
+                cluster.evict(owner, gfn);
+                assert_eq!(cluster.reads(owner, gfn), None);
+                let heir = kept.unwrap_or(cluster.roomy);
+                let here = if kept.is_some() { Some(heir) } else { None };
+                assert_eq!(here.and_then(|n| cluster.reads(n, gfn)), here.map(|_| cluster.stamp));
+                cluster.access(NodeId(1), gfn, Access::Read);
+                assert_eq!(cluster.reads(NodeId(1), gfn), Some(cluster.stamp));
+            }
         }
     }
 }

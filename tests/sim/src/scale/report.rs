@@ -36,7 +36,8 @@ impl Metadata {
 pub fn faults(rows: &[Faults]) -> String {
     let mut text = String::from(
         "| nodes | first touch of 2 MiB | read | write | upgrade | eviction | invalidations for 1, 2, \
-         4, 5, 16, 48 replicas |\n|---:|---|---|---|---|---|---|\n",
+         4, 5, 16, 48 replicas | eviction when 1, 2, 4, 5, 16, 48 replicas have been dropped |\n\
+         |---:|---|---|---|---|---|---|---|\n",
     );
     for f in rows {
         let cost = |c: super::faults::Cost| format!("{} / {}", c.messages, c.hops as f64 / 2.0);
@@ -45,9 +46,11 @@ pub fn faults(rows: &[Faults]) -> String {
             .iter()
             .map(|(_, c)| c.map_or("-".to_owned(), |c| c.invalidations.to_string()))
             .collect();
+        let chains: Vec<String> =
+            f.evict_shared.iter().map(|c| c.map_or("-".to_owned(), cost)).collect();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             f.nodes,
             cost(f.first),
             cost(f.read),
@@ -55,6 +58,7 @@ pub fn faults(rows: &[Faults]) -> String {
             cost(f.upgrade),
             cost(f.evict),
             all.join(", "),
+            chains.join(", "),
         );
     }
     text
