@@ -99,3 +99,63 @@ fn nothing_is_left_unfinished() {
         }
     }
 }
+
+/// Words without which safe code has nothing that two threads, or a program
+/// and an interrupt, can both change.
+const SHARING: [&str; 8] = [
+    "Atomic",
+    "atomic::",
+    "static mut",
+    "UnsafeCell",
+    "SyncUnsafeCell",
+    "spin::",
+    "Mutex",
+    "RwLock",
+];
+
+/// The first line of code, comments and tests aside, with one of [`SHARING`].
+fn shares_state(text: &str) -> Option<&str> {
+    let tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    let mut code = text[..tests].lines().map(|line| line.split("//").next().unwrap_or(""));
+    code.find(|line| SHARING.iter().any(|word| line.contains(word)))
+}
+
+/// Every change in the logic goes through `&mut`: there is nothing in it that
+/// threads could see in different orders, and so nothing for loom to explore.
+#[test]
+fn logic_shares_no_state_between_threads() {
+    for path in rust_files("kernel/logic") {
+        let text = text(&path);
+        assert_eq!(shares_state(&text), None, "{}", path.display());
+    }
+    for entry in fs::read_dir(root().join("kernel/logic")).expect("the logic").flatten() {
+        let manifest = entry.path().join("Cargo.toml");
+        let Ok(manifest) = fs::read_to_string(&manifest) else { continue };
+        for lock in ["spin", "critical-section", "portable-atomic", "crossbeam", "lock_api"] {
+            let named = manifest.lines().any(|line| line.trim_start().starts_with(lock));
+            assert!(!named, "{} depends on {lock}", entry.path().display());
+        }
+    }
+    assert!(shares_state("use core::sync::atomic::AtomicBool;").is_some());
+    assert!(shares_state("// no Mutex here").is_none());
+}
+
+/// What is shared outside the logic is named in `kernel/README.md`, with who
+/// shares it.
+#[test]
+fn what_hardware_code_shares_is_named() {
+    let readme = text(&root().join("kernel/README.md"));
+    let (mut shared, mut named) = (Vec::new(), 0);
+    for path in rust_files("kernel/hw").into_iter().chain(rust_files("kernel/image")) {
+        let inside = path.strip_prefix(root().join("kernel")).expect("below it").to_owned();
+        let name = format!("`{}`", inside.display());
+        let has = shares_state(&text(&path)).is_some();
+        match (has, readme.contains(&name)) {
+            (true, true) => named += 1,
+            (true, false) => shared.push(name),
+            (false, _) => {}
+        }
+    }
+    assert!(shared.is_empty(), "not named in kernel/README.md: {}", shared.join(", "));
+    assert!(named > 0, "hardware code shares nothing any more: then this rule is dead");
+}
