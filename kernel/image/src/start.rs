@@ -89,12 +89,8 @@ fn link_device(settings: &Settings<'_>, platform: &mut Platform) -> Option<Probe
 fn take_part(link: &mut Link, pool: FramePool, format: Format) -> NodeId {
     let membership = link.node.fabric().membership().expect("formed").clone();
     let cluster = Cluster::new(&membership, pool, format, &mut link.memory);
-    let cluster = cluster.unwrap_or_else(|node| {
-        ending::give_up(
-            Class::Memory,
-            format_args!("{node} has too little memory to add any to the guest's"),
-        )
-    });
+    let cluster =
+        cluster.unwrap_or_else(|why| ending::give_up(Class::Memory, format_args!("{why}")));
     let lent = cluster.coherence().layout().total_pages() << addr::PAGE_SHIFT;
     report::event(
         "formed",

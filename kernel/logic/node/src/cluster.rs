@@ -10,6 +10,7 @@ use super::outbox::Outbox;
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
 use coherence::{Coherence, Env, Limits, Message, Progress, Violation};
+use core::fmt;
 use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
@@ -29,6 +30,38 @@ pub enum Fatal {
     Unreadable(NodeId),
     /// The fabric refused a message that fits by design.
     Send(NodeId, SendError),
+}
+
+/// A node whose memory is too small to add any to the guest's, so that there
+/// is no cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooSmall {
+    /// The node.
+    pub node: NodeId,
+    /// Its frames.
+    pub frames: u64,
+    /// Of these, frames that it would keep for tables.
+    pub tables: u64,
+    /// It is large enough, were it not for the tables of a node that runs the
+    /// guest in so large a cluster.
+    pub would_lend: bool,
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |frames: u64| (frames << addr::PAGE_SHIFT).div_ceil(1 << 20);
+        let TooSmall { node, frames, tables, would_lend } = *self;
+        if !would_lend {
+            return write!(f, "{node} has too little memory to add any to the guest's");
+        }
+        write!(
+            f,
+            "{node} leads and has {} MiB, but the tables of the whole guest's memory take {} MiB \
+             of it; start fewer nodes, or let one lead that has more memory",
+            mib(frames),
+            mib(tables)
+        )
+    }
 }
 
 /// One node of a formed cluster.
@@ -79,22 +112,28 @@ impl Cluster {
     /// `pool`. Every node computes the same layout from the same membership.
     ///
     /// # Errors
-    /// The node whose memory is too small to add anything.
+    /// [`TooSmall`] names the node whose memory is too small to add anything.
     pub fn new(
         membership: &Membership,
         pool: FramePool,
         format: paging::Format,
         memory: &mut impl HostMemory,
-    ) -> Result<Cluster, NodeId> {
+    ) -> Result<Cluster, TooSmall> {
         let total = membership.members.iter().map(|m| m.pages).sum();
         let limits = |m: &Member| Limits::new(m.pages, total, m.id == NodeId::LEADER);
         let contribution = |m: &Member| limits(m).contribution(m.pages);
         let pages: Vec<u64> = membership.members.iter().map(contribution).collect();
-        let layout = Layout::new(&pages).map_err(|e| match e {
-            layout::LayoutError::Unaligned(node) => node,
-            layout::LayoutError::NodeCount => membership.me,
-        })?;
         let me = membership.me;
+        let layout = Layout::new(&pages).map_err(|e| {
+            let node = match e {
+                layout::LayoutError::Unaligned(node) => node,
+                layout::LayoutError::NodeCount => me,
+            };
+            let member = &membership.members[node.index()];
+            let would_lend = Limits::new(member.pages, total, false).contribution(member.pages) > 0;
+            let (frames, tables) = (member.pages, limits(member).table_frames);
+            TooSmall { node, frames, tables, would_lend }
+        })?;
         let limits = limits(&membership.members[me.index()]);
         let nodes = membership.members.len();
         let coherence = Coherence::new(me, layout, limits, format, pool, memory);
@@ -291,5 +330,55 @@ impl Cluster {
         if let Err(v) = self.coherence.balance(&mut env) {
             self.fail(Fatal::Violation(v));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use paging::memory::fake::VecMemory;
+
+    /// Frames of 16 GiB.
+    const FRAMES: u64 = 1 << 22;
+
+    fn refused(nodes: u16, frames: impl Fn(u16) -> u64) -> Option<TooSmall> {
+        let member = |n: u16| Member {
+            id: NodeId(n),
+            mac: [2, 0, 0, 0, (n >> 8) as u8, n as u8],
+            incarnation: 1,
+            pages: frames(n),
+            cpus: 1,
+            mtu: 9000,
+            window: 4,
+            has_payload: n == 0,
+            lead: false,
+        };
+        let members = (0..nodes).map(member).collect();
+        let membership = Membership { epoch: 1, me: NodeId(nodes - 1), mtu: 9000, members };
+        let mut memory = VecMemory::new(8);
+        let mut pool = FramePool::new();
+        pool.add(Frame(1), Frame(8));
+        Cluster::new(&membership, pool, paging::Format::NPT, &mut memory).err()
+    }
+
+    /// A guest whose tables are more than the leading node has is refused by
+    /// every node, in words; a leader with more memory can have it.
+    #[test]
+    fn a_leader_that_its_tables_would_fill_is_refused() {
+        assert_eq!(refused(256, |_| FRAMES), None);
+        let why = refused(600, |_| FRAMES).expect("too many");
+        assert_eq!((why.node, why.frames, why.would_lend), (NodeId(0), FRAMES, true));
+        assert!(why.tables > FRAMES);
+        let said = why.to_string();
+        assert!(said.contains("16384 MiB") && said.contains("start fewer nodes"), "{said}");
+        assert_eq!(refused(600, |n| if n == 0 { 4 * FRAMES } else { FRAMES }), None);
+    }
+
+    #[test]
+    fn a_node_without_memory_is_refused() {
+        let why = refused(3, |n| if n == 2 { 512 } else { FRAMES }).expect("too small");
+        assert_eq!((why.node, why.would_lend), (NodeId(2), false));
+        assert!(why.to_string().ends_with("too little memory to add any to the guest's"));
     }
 }

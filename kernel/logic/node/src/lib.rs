@@ -33,7 +33,7 @@ pub mod streams;
 pub mod view;
 
 pub use clock::Clock;
-pub use cluster::{Cluster, Fatal};
+pub use cluster::{Cluster, Fatal, TooSmall};
 pub use guest::{End, Guest, Step};
 pub use settings::Settings;
 
