@@ -208,7 +208,7 @@ impl Host {
                 let pool = self.pool.take().expect("it forms once");
                 let mut cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
                     .expect("every node is large enough");
-                cluster.set_hold_ns(at.scenario.hold_ns);
+                at.scenario.hold_ns.into_iter().for_each(|ns| cluster.fix_hold_ns(ns));
                 let layout = cluster.coherence().layout().clone();
                 let plan = program::litmus_plan(at.scenario, &layout);
                 let me = cluster.me().index();

@@ -171,8 +171,9 @@ pub struct Scenario {
     pub lenders: u16,
     /// Instructions of each program.
     pub instructions: u64,
-    /// Mean time that wanted pages are kept for an instruction.
-    pub hold_ns: u64,
+    /// Mean time that wanted pages are kept for an instruction, if not by
+    /// measured round trips.
+    pub hold_ns: Option<u64>,
     /// Litmus instances at most.
     pub litmus: usize,
     /// A fault of the simulated processors, to see that the checks find it.
@@ -220,7 +221,7 @@ impl Scenario {
                 Load::Contend => 1000,
                 Load::Sweep | Load::Mixed => 1500,
             },
-            hold_ns: MS,
+            hold_ns: None,
             litmus: 24,
             defect: None,
             mishap,

@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::scenario::{MS, Mishap, Scenario, US};
 use crate::summary::Summary;
 use crate::trace::{Trace, messages};
-use addr::{Gfn, RUN_PAGES};
+use addr::{Gfn, NodeId, RUN_PAGES};
 use coherence::Limits;
 use fabric::{Config, Counters, Kind};
 use std::cmp::Reverse;
@@ -132,6 +132,19 @@ impl World {
             let at = self.now + self.rng.below(2 * every);
             self.happens(at, Happening::Pauses(host));
         }
+    }
+
+    /// The mean over all hosts of the time that they keep wanted pages, and of
+    /// the round trips that they have measured.
+    #[must_use]
+    pub fn holds_and_rtts_ns(&self) -> (u64, u64) {
+        let clusters = || self.hosts.iter().filter_map(|h| h.node.cluster.as_ref());
+        let holds = clusters().map(node::Cluster::hold_ns).sum::<u64>();
+        let all = || (0..self.hosts.len() as u16).map(NodeId);
+        let of = |h: &Host| all().filter_map(|n| h.node.fabric().rtt_ns(n)).collect::<Vec<_>>();
+        let rtts: Vec<u64> = self.hosts.iter().flat_map(of).collect();
+        let mean = |sum: u64, of: usize| sum / of.max(1) as u64;
+        (mean(holds, clusters().count()), mean(rtts.iter().sum(), rtts.len()))
     }
 
     /// When each host's instructions retired and how long they had waited,

@@ -5,7 +5,7 @@
 //! an outbox and handed to the fabric when that call has returned.
 
 use super::actor::{Actor, Control};
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::outbox::Outbox;
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
@@ -15,11 +15,6 @@ use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
-
-/// Mean time that a page is kept from others for an instruction that still
-/// lacks another one, or may have retired since, unless
-/// [`Cluster::set_hold_ns`] says otherwise.
-const HOLD_NS: u64 = 1_000_000;
 
 /// Why a node cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +67,11 @@ pub struct Cluster {
     outbox: Outbox,
     pub(crate) actor: Actor,
     hold: Hold,
+    /// Mean time that a page is kept from others for an instruction that still
+    /// lacks another one, or may have retired since.
     hold_ns: u64,
+    /// It stays as it is, whatever round trips take.
+    hold_fixed: bool,
     fatal: Option<Fatal>,
     /// [`Cluster::learn_rooms`] has been called.
     pub(crate) rooms_known: bool,
@@ -144,7 +143,8 @@ impl Cluster {
             outbox,
             actor: Actor::default(),
             hold: Hold::new(u64::from(me.0)),
-            hold_ns: HOLD_NS,
+            hold_ns: hold::mean_ns(None),
+            hold_fixed: false,
             fatal: None,
             rooms_known: false,
         })
@@ -205,12 +205,18 @@ impl Cluster {
             None => fabric.handle_frame(now_ns, bytes, &mut inbox),
             Some(landed) => fabric.handle_landed(now_ns, bytes, landed, &mut inbox),
         }
-        if let Some(from) = fabric.take_heard()
+        let heard = fabric.take_heard();
+        if let Some(from) = heard
             && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
         {
             self.outbox.rooms.set(from, free_frames);
         }
         if self.coherence.keeps_others_waiting() {
+            if let Some(rtt_ns) = heard.and_then(|from| fabric.rtt_ns(from))
+                && !self.hold_fixed
+            {
+                self.hold_ns = hold::mean_ns(Some(rtt_ns));
+            }
             // The instruction may retire without another exit: then nothing
             // else would end it.
             self.hold.begin(now_ns, self.hold_ns);
@@ -298,9 +304,16 @@ impl Cluster {
         }
     }
 
-    /// Sets the mean time that a wanted page is kept for an instruction.
-    pub fn set_hold_ns(&mut self, ns: u64) {
-        self.hold_ns = ns;
+    /// Sets the mean time that a wanted page is kept for an instruction, which
+    /// else follows the round trips to those who want it.
+    pub fn fix_hold_ns(&mut self, ns: u64) {
+        (self.hold_ns, self.hold_fixed) = (ns, true);
+    }
+
+    /// The mean time that a wanted page is kept for an instruction.
+    #[must_use]
+    pub fn hold_ns(&self) -> u64 {
+        self.hold_ns
     }
 
     /// Gives up what was kept long enough.

@@ -6,6 +6,20 @@
 //! up at the same instant only swap their pages and are where they were, each
 //! chooses its time at random, anew every time.
 
+/// Round trips that a wanted page is kept for, on average: the best on links of
+/// any delay, by the simulator's contention (`cargo pangaea scale --contention`).
+const ROUND_TRIPS: u64 = 4;
+/// Shortest and longest mean time, whatever a peer makes of its round trips.
+const MEAN_NS: (u64, u64) = (100_000, 4_000_000);
+/// The mean time before a round trip has been measured.
+const UNMEASURED_NS: u64 = 1_000_000;
+
+/// The mean time to keep wanted pages where a round trip takes `rtt_ns`.
+pub(crate) fn mean_ns(rtt_ns: Option<u64>) -> u64 {
+    let (least, most) = MEAN_NS;
+    rtt_ns.map_or(UNMEASURED_NS, |ns| ns.saturating_mul(ROUND_TRIPS).clamp(least, most))
+}
+
 /// The time until pages that others want are given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Hold {
@@ -50,6 +64,14 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mean_time_follows_round_trips_within_bounds() {
+        assert_eq!(mean_ns(None), 1_000_000);
+        assert_eq!(mean_ns(Some(90_000)), 360_000);
+        assert_eq!(mean_ns(Some(1)), 100_000);
+        assert_eq!(mean_ns(Some(u64::MAX)), 4_000_000);
+    }
 
     #[test]
     fn two_nodes_do_not_give_up_together_for_long() {

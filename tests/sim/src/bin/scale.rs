@@ -9,6 +9,7 @@ use layout::Layout;
 use paging::memory::fake::VecMemory;
 use paging::{Format, FramePool};
 use peak_alloc::PeakAlloc;
+use sim::scale::contention::Contention;
 use sim::scale::report::{self, Metadata};
 use sim::scale::{contention, faults, join};
 use std::path::Path;
@@ -76,12 +77,25 @@ fn metadata(nodes: u16, fabric: u64) -> Metadata {
     Metadata { nodes, frames: FRAMES, protocol, fabric, lender_tables, leader_tables }
 }
 
-/// Nodes that fight for two pages which are kept for different times.
-fn contention_rows() -> Vec<(u16, u64, Option<contention::Contention>)> {
+/// One way through a fast link, in nanoseconds.
+const NEAR_NS: u64 = 5_000;
+/// The same of the links on which nodes choose how long they keep pages.
+const DELAYS_NS: [u64; 3] = [NEAR_NS, 25_000, 75_000];
+
+/// Nodes that fight for two pages which are kept for given times.
+fn fixed_holds() -> Vec<(u16, u64, Option<Contention>)> {
     let holds = [20_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
-    let of =
-        |nodes| holds.iter().map(move |&hold| (nodes, hold, contention::measure(nodes, hold, 7)));
+    let of = |nodes| {
+        let one = move |hold| contention::measure(nodes, NEAR_NS, Some(hold), 7);
+        holds.iter().map(move |&hold| (nodes, hold, one(hold)))
+    };
     [2, 4, 8].into_iter().flat_map(of).collect()
+}
+
+/// Nodes that choose for themselves how long; `None` if something starves.
+fn chosen_holds() -> Option<Vec<Contention>> {
+    let of = |delay| [2, 4, 8].map(|nodes| Contention::worst(nodes, delay, 0..3));
+    DELAYS_NS.into_iter().flat_map(of).collect()
 }
 
 /// Heap of one fabric in a cluster that has formed: two of them are told of
@@ -100,7 +114,11 @@ fn main() -> ExitCode {
         print!("{}", report::joins(&[form(nodes)]));
         return ExitCode::SUCCESS;
     }
-    let contended = report::contention(&contention_rows());
+    let Some(chosen) = chosen_holds() else {
+        println!("scale: an instruction starves with the hold time that nodes choose");
+        return ExitCode::FAILURE;
+    };
+    let contended = report::contention(&fixed_holds(), &chosen);
     if args.contention {
         print!("{contended}");
         return ExitCode::SUCCESS;
@@ -132,7 +150,20 @@ fn main() -> ExitCode {
     };
     let tables = [("scale", tables.as_str()), ("contention", contended.as_str())];
     match keep(&args, &tables, &plots) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            let read = fault_rows.last().expect("sizes").read.messages;
+            let formed = join_rows.last().expect("sizes");
+            println!(
+                "scale: at {} nodes a read takes {read} messages, joining {} ms and {:.0} frames a \
+                 node; of nodes that fight for pages none starves, longest wait over median at \
+                 most {}",
+                formed.nodes,
+                formed.formed_ms,
+                formed.each(),
+                chosen.iter().map(Contention::ratio).max().expect("some")
+            );
+            ExitCode::SUCCESS
+        }
         Err(why) => {
             println!("scale: {why}");
             ExitCode::FAILURE

@@ -124,30 +124,44 @@ pub fn metadata(rows: &[Metadata]) -> String {
     text
 }
 
-/// The table of contention, in Markdown.
+/// The tables of contention, in Markdown: pages kept for times that are given,
+/// and for times that the nodes choose, the worst of several runs each.
 #[must_use]
-pub fn contention(rows: &[(u16, u64, Option<Contention>)]) -> String {
-    let mut text = String::from(
-        "| nodes | pages kept for | instructions a ms | median wait | longest wait | longest / median | \
-         least done by a node / most |\n|---:|---:|---:|---:|---:|---:|---:|\n",
-    );
-    for (nodes, hold_ns, c) in rows {
-        let Some(c) = c else {
-            let _ = writeln!(text, "| {nodes} | {} us | starves | | | | |", hold_ns / 1000);
-            continue;
-        };
+pub fn contention(fixed: &[(u16, u64, Option<Contention>)], chosen: &[Contention]) -> String {
+    let head = "instructions a ms | median wait | longest wait | longest / median | least done by \
+                a node / most |\n|---:|---:|---:|---:|---:|---:|---:|";
+    let mut text = format!("| nodes | pages kept for | {head}\n");
+    let row = |text: &mut String, c: &Contention| {
         let _ = writeln!(
             text,
-            "| {} | {} us | {}.{} | {} us | {} us | {} | {}% |",
-            c.nodes,
-            c.hold_ns / 1000,
+            "{}.{} | {} us | {} us | {} | {}% |",
             c.decirate / 10,
             c.decirate % 10,
             c.median_ns / 1000,
             c.longest_ns / 1000,
-            c.longest_ns / c.median_ns,
+            c.ratio(),
             c.evenness,
         );
+    };
+    for (nodes, hold_ns, c) in fixed {
+        let _ = write!(text, "| {nodes} | {} us | ", hold_ns / 1000);
+        match c {
+            Some(c) => row(&mut text, c),
+            None => text.push_str("starves | | | | |\n"),
+        }
+    }
+    let _ =
+        write!(text, "\n| nodes | link, one way | round trip seen | kept for | {head}---:|---:|\n");
+    for c in chosen {
+        let _ = write!(
+            text,
+            "| {} | {} us | {} us | {} us | ",
+            c.nodes,
+            c.delay_ns / 1000,
+            c.rtt_ns / 1000,
+            c.hold_ns / 1000
+        );
+        row(&mut text, c);
     }
     text
 }
