@@ -215,11 +215,19 @@ mod tests {
                     assert_eq!(format.decode(format.encode(&e, true)), e);
                     assert_eq!(format.decode_table(format.encode(&e, false)), None);
                 }
+                assert_eq!(state.is_master(), state != PageState::Shared);
                 let z = Entry::zero(state);
+                assert_eq!((z.state, z.frame), (state, None));
                 assert_eq!(format.decode(format.encode(&z, false)), z);
                 assert_eq!(format.decode(format.encode(&z, true)), z);
             }
             assert_eq!(format.decode(0), Entry::default());
+            assert!(!PageState::Invalid.is_master());
+            // Where the hardware sets no accessed flag, none is made up.
+            let used = Entry { accessed: true, ..Entry::held(PageState::Owned, Frame(5)) };
+            let bits = format.encode(&used, false);
+            assert_eq!(format.decode(bits), Entry { accessed: format.has_accessed(), ..used });
+            assert!(!format.decode(bits & !format.accessed).accessed);
             let past = Format::encode_history(u32::MAX);
             assert_eq!(format.decode(past), Entry::default());
             assert_eq!(Format::decode_history(past), u32::MAX);
@@ -228,6 +236,7 @@ mod tests {
             let t = format.encode_table(Frame(7));
             assert_eq!(format.decode_table(t), Some(Frame(7)));
         }
+        assert!(Format::NPT.has_accessed() && !Format::EPT.has_accessed());
     }
 
     #[test]

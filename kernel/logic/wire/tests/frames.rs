@@ -253,6 +253,102 @@ fn contradictions_are_malformed() {
     }
 }
 
+/// Each field that must hold one value or be small, alone and under a right
+/// check.
+#[test]
+fn each_wrong_field_is_malformed() {
+    let mut b = vec![0; 6000];
+    let mut wrong = |what: &str, write: &dyn Fn(&mut [u8]) -> usize, at: usize, values: &[u8]| {
+        let len = write(&mut b);
+        let payload = usize::from(Packet::parse(&b).expect(what).header.payload);
+        for &value in values {
+            let mut bad = b[..len + payload].to_vec();
+            bad[at] = value;
+            seal(&mut bad[..len]);
+            assert_eq!(Packet::parse(&bad), Err(WireError::Malformed), "{what}: {value}");
+        }
+    };
+    let ack = |b: &mut [u8]| link().emit_frame(&header(Kind::Ack), b);
+    wrong("messages in an Ack", &ack, 63, &[1]);
+    wrong("a payload in an Ack", &ack, 18, &[1]);
+    let data = |b: &mut [u8]| {
+        let mut writer = DataWriter::new(b);
+        let (channel, body) = (Channel::Request, &[0; 32]);
+        writer.push(&Message { channel, sequence: 0, part: 0, parts: 0, body });
+        writer.finish(&header(Kind::Data), &link())
+    };
+    wrong("a channel", &data, 88, &[3, 255]);
+    wrong("a reserved byte", &data, 90, &[1]);
+    wrong("a reserved byte", &data, 91, &[1]);
+    let roster = |b: &mut [u8]| emit_roster(&header(Kind::Commit), 9, 2, (2..7).map(entry), b);
+    wrong("a payload in a roster", &roster, 18, &[1]);
+    wrong("more entries than members", &roster, 48, &[0, 6]);
+    wrong("unknown flags of a member", &roster, 56 + 7, &[4, 0x83]);
+    let probe = |b: &mut [u8]| Probe { token: 8, bytes: 100 }.emit(&header(Kind::Probe), b);
+    wrong("more than a page asked for", &probe, 57, &[17, 255]);
+    let reply = |b: &mut [u8]| {
+        let reply = ProbeReply { token: 8, total: 4096, offset: 4036, payload: Payload::Apart(0) };
+        reply.emit(&Header { payload: 60, ..header(Kind::ProbeReply) }, b)
+    };
+    wrong("more than a page in all", &reply, 57, &[17, 255]);
+    wrong("a part beyond the end", &reply, 58, &[0xc5]);
+    wrong("less in all than this part", &reply, 57, &[0]);
+    // Without a membership there is no roster; an empty one says nothing.
+    let len = emit_roster(
+        &Header { epoch: 0, ..header(Kind::Commit) },
+        1,
+        0,
+        [entry(0)].into_iter(),
+        &mut b,
+    );
+    assert_eq!(Packet::parse(&b[..len]), Err(WireError::Malformed));
+    let len = emit_roster(&header(Kind::Commit), 1, 0, [].into_iter(), &mut b);
+    assert_eq!(Packet::parse(&b[..len]), Err(WireError::Malformed));
+}
+
+/// Nodes of two builds must be able to tell each other that they differ, so
+/// what one of them sends is pinned here, the check included.
+#[test]
+fn the_format_stays_what_it_is() {
+    let mut b = [0; 64];
+    let len = Accept { incarnation: 0x0102_0304_0506_0708 }.emit(&header(Kind::Accept), &mut b);
+    #[rustfmt::skip]
+    let frame = [
+        2, 1, 2, 3, 4, 5, 2, 9, 8, 7, 6, 5, 0x88, 0xB5, 1, 4,
+        3, 0, 0, 0, 98, 249, 12, 254, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
+        0x00, 0xFF, 0xEE, 0xDD, 0xCC, 0xBB, 0xAA, 0x99, 0xD2, 4, 0, 0, 0x2E, 0x16, 0, 0,
+        8, 7, 6, 5, 4, 3, 2, 1,
+    ];
+    assert_eq!(b[..len], frame);
+}
+
+#[test]
+fn numbers_index_arrays() {
+    let channels = Channel::BY_URGENCY.map(Channel::index);
+    assert_eq!(channels, [2, 1, 0]);
+    let kinds: Vec<_> = samples().iter().map(|f| Packet::parse(f).unwrap().header.kind).collect();
+    assert!(kinds.iter().all(|k| k.index() < Kind::COUNT));
+    assert!(kinds.windows(2).all(|k| (k[0] == k[1]) == (k[0].index() == k[1].index())));
+}
+
+/// The number of messages is one byte.
+#[test]
+fn a_frame_has_room_for_255_messages() {
+    let mut b = vec![0; PAGE_OFFSET + 300 * 40];
+    let mut writer = DataWriter::new(&mut b);
+    let (channel, body) = (Channel::Request, &[0; 32]);
+    while writer.room() {
+        let sequence = u32::from(writer.count());
+        writer.push(&Message { channel, sequence, part: 0, parts: 0, body });
+    }
+    assert_eq!(writer.count(), 255);
+    let len = writer.finish(&header(Kind::Data), &link());
+    let Ok(Packet { body: Body::Data(data), .. }) = Packet::parse(&b[..len]) else {
+        panic!("a full frame is a frame")
+    };
+    assert!(data.messages().map(|m| m.sequence).eq(0..255));
+}
+
 #[test]
 fn rosters_fill_frames() {
     assert_eq!(roster_room(55), 0);
