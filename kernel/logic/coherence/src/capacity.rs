@@ -409,3 +409,6 @@ impl Coherence {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

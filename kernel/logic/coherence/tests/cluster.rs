@@ -6,7 +6,7 @@ use addr::{Access, Arrived, Frame, Gfn, NodeId, PageBytes};
 use coherence::{Coherence, Env, Kind, Limits, Message, Output, Progress};
 use layout::Layout;
 use paging::memory::fake::VecMemory;
-use paging::{Format, FramePool, HostMemory, PageState};
+use paging::{Entry, Format, FramePool, HostMemory, PageState};
 
 struct Rng(u64);
 impl Rng {
@@ -185,6 +185,23 @@ impl Cluster {
         }
     }
 
+    /// Every frame is somewhere, and what is counted is there.
+    fn account(&self) {
+        for (n, (c, memory)) in self.nodes.iter().enumerate() {
+            assert_eq!(c.me(), NodeId(n as u16));
+            let entries = (0..c.layout().end().0).map(|g| c.entry(memory, Gfn(g)));
+            let entries: Vec<_> = entries.filter(|e| e.state != PageState::Invalid).collect();
+            let count =
+                |what: &dyn Fn(&Entry) -> bool| entries.iter().filter(|&e| what(e)).count() as u64;
+            assert_eq!(c.masters(), count(&|e| e.state.is_master()), "masters at {n}");
+            assert_eq!(c.replicas(), count(&|e| e.state == PageState::Shared), "replicas at {n}");
+            let held = count(&|e| e.frame.is_some());
+            let (nested, directory) = c.table_frames();
+            let used = held + nested + directory + c.frames_in_transactions();
+            assert_eq!(c.free_frames() + used, c.total_frames(), "frames at {n}");
+        }
+    }
+
     fn step(&mut self, rng: &mut Rng) {
         if !self.releases.is_empty() && rng.below(3) == 0 {
             let at = rng.below(self.releases.len() as u64) as usize;
@@ -244,8 +261,11 @@ impl Cluster {
         }
         self.drain();
         self.check();
+        self.account();
         for (n, (c, _)) in self.nodes.iter().enumerate() {
             assert!(c.is_quiet(), "node {n} is not quiet");
+            assert_eq!((c.puts_open(), c.frames_in_transactions()), (0, 0), "node {n}");
+            assert!(self.pages.iter().all(|&gfn| c.is_idle(gfn) && !c.is_open(gfn)));
         }
     }
 }
@@ -260,6 +280,9 @@ fn drive(seed: u64, mut cluster: Cluster, steps: usize) -> Cluster {
         cluster.step(&mut rng);
         if step % 4 == 0 {
             cluster.check();
+        }
+        if step % 1000 == 999 {
+            cluster.account();
         }
     }
     cluster.finish();
@@ -354,4 +377,75 @@ fn a_page_asked_for_by_its_owner_itself_is_a_violation() {
         });
         assert!(answer.is_err_and(|v| v.why.contains("to itself")), "{kind:?}");
     }
+}
+
+/// What the engine around asks a node about: which pages are in doubt, who
+/// waits, and where the frames are.
+#[test]
+fn what_is_under_way_shows() {
+    let gfn = Gfn(1024 + 100);
+    let mut cluster = Cluster::new(2, 60, &[gfn.0]);
+    let ask = |cluster: &mut Cluster, node: usize| {
+        cluster.with(node, |c, env| c.access(env, gfn, Access::Write, 0)).unwrap()
+    };
+    // (open, idle, quiet, keeps others waiting, frames in transactions)
+    let doubt = |cluster: &Cluster, node: usize| {
+        let c = &cluster.nodes[node].0;
+        assert!(c.is_idle(gfn.offset_by(1)) && !c.is_open(gfn.offset_by(1)));
+        let open = (c.is_open(gfn), c.is_idle(gfn), c.is_quiet());
+        (open, c.keeps_others_waiting(), c.frames_in_transactions())
+    };
+    const NOTHING: (bool, bool, bool) = (false, true, true);
+    const OPEN: (bool, bool, bool) = (true, false, false);
+    const WAITS: (bool, bool, bool) = (false, false, false);
+    assert_eq!(
+        (doubt(&cluster, 0), doubt(&cluster, 1)),
+        ((NOTHING, false, 0), (NOTHING, false, 0))
+    );
+    assert_eq!(cluster.nodes[0].0.home(gfn), Some(NodeId(1)));
+    assert_eq!(cluster.nodes[0].0.home(Gfn(2048)), None);
+
+    // A first touch, answered with a run of zero pages.
+    assert_eq!(ask(&mut cluster, 0), Progress::Pending);
+    assert_eq!((doubt(&cluster, 0), doubt(&cluster, 1)), ((OPEN, false, 1), (NOTHING, false, 0)));
+    (0..2).for_each(|_| cluster.deliver(0));
+    assert_eq!(ask(&mut cluster, 0), Progress::Ready);
+    assert_eq!(doubt(&cluster, 0), (NOTHING, false, 0));
+
+    // The home wants it while its owner still needs it.
+    assert_eq!(ask(&mut cluster, 1), Progress::Pending);
+    assert_eq!(doubt(&cluster, 1), (OPEN, false, 1));
+    cluster.deliver(0);
+    assert_eq!((doubt(&cluster, 0), doubt(&cluster, 1)), ((WAITS, true, 0), (OPEN, false, 1)));
+    cluster.with(0, |c, env| c.release_held(env)).unwrap();
+    assert_eq!(doubt(&cluster, 0), (NOTHING, false, 1), "its frame is on the way");
+    cluster.deliver(0);
+    let (node, frame) = cluster.releases.pop().unwrap();
+    cluster.nodes[node].0.released(frame);
+    assert_eq!(
+        (doubt(&cluster, 0), doubt(&cluster, 1)),
+        ((NOTHING, false, 0), (NOTHING, false, 0))
+    );
+
+    // And is rid of it again, once it may go.
+    let (c, memory) = &mut cluster.nodes[1];
+    let frame = c.look(memory, gfn, Access::Write).unwrap().unwrap();
+    memory.write_entry(frame, 3, 7);
+    let evict = |cluster: &mut Cluster| cluster.with(1, |c, env| c.evict(env, gfn, true)).unwrap();
+    assert!(!evict(&mut cluster), "the vCPU needs it");
+    assert_eq!((cluster.nodes[1].0.puts_open(), cluster.nodes[1].0.take_started_put()), (0, None));
+    cluster.with(1, |c, env| c.release_held(env)).unwrap();
+    assert!(evict(&mut cluster));
+    assert_eq!((doubt(&cluster, 0), doubt(&cluster, 1)), ((NOTHING, false, 0), (OPEN, false, 1)));
+    let c = &mut cluster.nodes[1].0;
+    assert_eq!((c.puts_open(), c.take_started_put()), (1, Some(gfn)));
+    assert_eq!(c.take_started_put(), None);
+    (0..2).for_each(|_| cluster.deliver(0));
+    assert_eq!(cluster.nodes[1].0.puts_open(), 0);
+    assert_eq!(doubt(&cluster, 1), (NOTHING, false, 1), "its frame is on the way");
+    let counters = |node: usize| *cluster.nodes[node].0.counters();
+    assert_eq!((counters(1).evicted, counters(1).pages_out, counters(0).adopted), (1, 0, 1));
+    assert_eq!((counters(0).deferred, counters(0).pages_out, counters(1).pages_in), (1, 1, 1));
+    let (c, memory) = &cluster.nodes[0];
+    assert_eq!(value_of(memory, c.look(memory, gfn, Access::Write).unwrap()), 7);
 }
