@@ -270,8 +270,17 @@ mod tests {
         let mut runs = 0;
         while pool.allocate_run().is_some() {
             runs += 1;
+            assert_eq!(pool.free_frames(), 510 + (3 - runs) * RUN_PAGES);
         }
         assert_eq!(runs, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "a frame of the pool")]
+    fn only_what_is_known_can_be_exchanged() {
+        let mut pool = FramePool::new();
+        pool.know(Frame(0), Frame(512));
+        pool.release(Frame(512));
     }
 
     #[test]
