@@ -129,3 +129,18 @@ impl Config {
         self.hello_ns.saturating_mul(1 + u64::from(self.nodes) / 32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_peers_may_send_fits_in_the_ring() {
+        let of = |nodes, ring| Config { ring, ..Config::new([0; 6], 1, 1, 1, nodes) };
+        // 3 channels of every peer.
+        let window = |nodes, ring| of(nodes, ring).window();
+        assert_eq!((window(1, 256), window(2, 256), window(2, 120)), (60, 60, 40));
+        assert_eq!((window(9, 256), window(9, 1024), window(100, 256)), (10, 42, 4));
+        assert!(!of(SMALL_NODES, 256).is_large() && of(SMALL_NODES + 1, 256).is_large());
+    }
+}

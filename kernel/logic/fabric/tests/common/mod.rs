@@ -231,7 +231,10 @@ impl Sim {
     /// Takes everything a node has to give.
     pub fn drain(&mut self, n: usize) {
         let mut header = [0; 600];
-        while let Some(t) = self.nodes[n].fabric.poll_transmit(self.now, &mut header) {
+        loop {
+            let may = self.nodes[n].fabric.has_output();
+            let Some(t) = self.nodes[n].fabric.poll_transmit(self.now, &mut header) else { break };
+            assert!(may, "a frame that the cheap look does not see");
             let mut bytes = header[..t.header_len].to_vec();
             if let Some(slice) = t.page {
                 let id = self.nodes[n].lent.get(&slice.frame).copied().unwrap_or(0);
@@ -242,6 +245,7 @@ impl Sim {
             self.launch(n, bytes);
         }
         let node = &mut self.nodes[n];
+        assert!(!node.fabric.has_output(), "nothing is left to send");
         while let Some(event) = node.fabric.poll_event() {
             node.events.push(event);
         }
