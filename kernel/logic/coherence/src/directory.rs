@@ -410,8 +410,26 @@ mod tests {
         let mut s = set(&all);
         assert!(s.is_exact(48));
         assert_eq!(members(s, 48), all);
-        all.iter().for_each(|&n| s.remove(NodeId(n), 48));
+        for &n in &all {
+            assert!(!s.is_empty());
+            s.remove(NodeId(n), 48);
+            assert_eq!(members(s, 48), all[usize::from(n) + 1..]);
+        }
         assert!(s.is_empty());
+    }
+
+    #[test]
+    fn a_run_is_a_chunk_where_one_home_has_all_of_it() {
+        // The third node's part crosses the window below 4 GiB, which splits no
+        // chunk; where the memory ends, a run does as well.
+        let layout = layout::Layout::new(&[512, 1024, 1 << 20]).unwrap();
+        let end = layout.end();
+        for gfn in [Gfn(0), Gfn(511), Gfn(512), Gfn(1600), layout::HOLE_END, Gfn(end.0 - 1)] {
+            assert!(run_is_chunk(&layout, gfn), "{gfn:?}");
+        }
+        for gfn in [end, layout::HOLE_START, Gfn(layout::HOLE_END.0 - 1)] {
+            assert!(!run_is_chunk(&layout, gfn), "{gfn:?}");
+        }
     }
 
     #[test]
@@ -443,5 +461,11 @@ mod tests {
         assert_eq!(run, Ok((4, 6)));
         assert_eq!(d.get(&memory, 3).holding, Holding::Dormant);
         assert_eq!(d.get(&memory, 9).holding, Holding::Exclusive(NodeId(0)));
+        // And where its table ends, or no more is wanted.
+        let run = d.grant_run(&mut memory, &mut pool, 500, NodeId(0), 512, true);
+        assert_eq!(run, Ok((500, 12)));
+        let run = d.grant_run(&mut memory, &mut pool, 20, NodeId(0), 3, true);
+        assert_eq!((run, d.tables()), (Ok((20, 3)), 1));
+        assert_eq!(d.get(&memory, 23).holding, Holding::Dormant);
     }
 }

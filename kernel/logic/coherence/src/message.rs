@@ -242,10 +242,19 @@ mod tests {
             m.count = 512;
             m.lead = 77;
             m.txn = 0xdead_beef;
-            m.zero = true;
-            m.prefetch = true;
-            m.alone = true;
-            assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
+            let flags: [fn(&mut Message) -> &mut bool; 5] = [
+                |m| &mut m.exclusive,
+                |m| &mut m.zero,
+                |m| &mut m.has_copy,
+                |m| &mut m.prefetch,
+                |m| &mut m.alone,
+            ];
+            for flag in flags {
+                let mut m = m;
+                assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
+                *flag(&mut m) = true;
+                assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
+            }
         }
     }
 

@@ -449,3 +449,22 @@ fn what_is_under_way_shows() {
     let (c, memory) = &cluster.nodes[0];
     assert_eq!(value_of(memory, c.look(memory, gfn, Access::Write).unwrap()), 7);
 }
+
+/// A home keeps room for as many requests as every node may have open.
+#[test]
+fn so_many_evictions_and_no_more_are_open() {
+    let pages: Vec<u64> = (0..5).map(|i| 1024 + 100 * i).collect();
+    let mut cluster = Cluster::new(2, 60, &pages);
+    for which in 0..pages.len() {
+        while !cluster.access(0, which, Access::Write, 0) {
+            (0..cluster.flying.len()).rev().for_each(|at| cluster.deliver(at));
+        }
+    }
+    for (i, &gfn) in pages.iter().enumerate() {
+        let goes = cluster.with(0, |c, env| c.evict(env, Gfn(gfn), true)).unwrap();
+        assert_eq!((goes, cluster.nodes[0].0.puts_open()), (i < 4, (i + 1).min(4)));
+    }
+    cluster.drain();
+    assert_eq!(cluster.nodes[0].0.counters().evicted, 4);
+    cluster.check();
+}

@@ -1,4 +1,8 @@
 use super::*;
+use crate::Progress;
+use addr::Access;
+use paging::memory::fake::VecMemory;
+use paging::{Format, FramePool};
 
 /// 1 GiB of frames.
 const GIB: u64 = 1 << 18;
@@ -49,4 +53,56 @@ fn tables_are_covered_to_the_last_one() {
         assert!(limits(needed).cover_tables(&layout, NodeId(0)), "{pages:?}");
         assert!(!limits(needed - 1).cover_tables(&layout, NodeId(0)), "{pages:?}");
     }
+}
+
+/// Takes what is sent and forgets it.
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn send(&mut self, _: NodeId, _: Message, _: Option<Frame>) {}
+    fn free_frames(&self, _: NodeId) -> u64 {
+        0
+    }
+    fn flush(&mut self) {}
+}
+
+/// Node 1 of two, with 4 chunks of its own, 100 frames and so many of them
+/// kept for tables.
+fn lender(table_frames: u64) -> (Coherence, VecMemory) {
+    let layout = Layout::new(&[1 << 19, 4 * RUN_PAGES]).unwrap();
+    let limits = Limits { table_frames, reserve: 30, open_max: 8, puts_max: 4, dones_max: 64 };
+    let mut memory = VecMemory::new(101);
+    let mut pool = FramePool::new();
+    pool.add(Frame(1), Frame(101));
+    (Coherence::new(NodeId(1), layout, limits, Format::NPT, pool, &mut memory), memory)
+}
+
+#[test]
+fn frames_for_tables_are_out_of_reach_of_pages() {
+    let fetch = |c: &mut Coherence, memory: &mut VecMemory, gfn: u64| {
+        let mut env = Env { memory, out: &mut Nowhere };
+        c.access(&mut env, Gfn(gfn), Access::Write, 0).unwrap()
+    };
+    // As many as were kept back, less the root.
+    let (c, _) = lender(40);
+    assert_eq!((c.free_frames(), c.floor(), c.room()), (99, 39, 50));
+    // Too few for every run: still one for each chunk of the directory, and
+    // three for the next page.
+    let (mut c, mut memory) = lender(4);
+    assert_eq!((c.floor(), c.room()), (4 + 3, 99 - 7 - 10));
+    // Three more for each fetch that is open.
+    for open in 1..4 {
+        assert_eq!(fetch(&mut c, &mut memory, 1000 * open), Progress::Pending);
+        assert_eq!((c.free_frames(), c.floor()), (99 - open, 7 + 3 * open));
+    }
+    // A directory table that is made is owed no more; a large leaf may need one.
+    let (mut c, mut memory) = lender(4);
+    let own = Gfn(1 << 19);
+    let alone = Message { alone: true, ..Message::new(Kind::GetExclusive, own, NodeId(0)) };
+    let env = &mut Env { memory: &mut memory, out: &mut Nowhere };
+    c.handle(env, NodeId(0), alone, None).unwrap();
+    assert_eq!((c.table_frames(), c.floor()), ((1, 1), 3 + 3));
+    let env = &mut Env { memory: &mut memory, out: &mut Nowhere };
+    c.prefetch(env, own.offset_by(RUN_PAGES), 1, 1, Access::Write).unwrap();
+    assert_eq!((c.table.large_leaves(), c.floor()), (1, 3 + 1 + 3));
 }
