@@ -52,6 +52,8 @@ pub struct Config {
     /// Whether the short form explores it as well, and how many states of it
     /// at most.
     pub short: Option<usize>,
+    /// States that are explored at most if nobody says otherwise.
+    pub most: usize,
 }
 
 impl Config {

@@ -28,6 +28,7 @@ const BASE: Config = Config {
     may: EVICT,
     live: true,
     short: Some(usize::MAX),
+    most: usize::MAX,
 };
 
 /// All models. Those that the short form does not explore to their end are
@@ -92,6 +93,7 @@ pub const ALL: &[Config] = &[
         pages: &[(0, 0), (0, 1), (1, 0)],
         live: false,
         short: Some(50_000),
+        most: 5_000_000, // its end is out of reach
         ..BASE
     },
 ];

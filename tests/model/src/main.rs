@@ -14,15 +14,19 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(name = "cargo pangaea model", bin_name = "cargo pangaea model")]
 struct Args {
-    /// Explore every model to its end, or to --most.
+    /// Explore every model to its end, or to --most. The one whose end is out
+    /// of reach is cut at five million states if --most does not say otherwise.
     #[arg(long)]
     exhaustive: bool,
     /// Only this model, to its end.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// At most so many states of each model.
-    #[arg(long, value_name = "STATES", default_value_t = usize::MAX)]
-    most: usize,
+    #[arg(long, value_name = "STATES")]
+    most: Option<usize>,
+    /// Write what was explored of each model to the model's own page.
+    #[arg(long)]
+    record: bool,
     /// Write the protocol's table anew.
     #[arg(long, conflicts_with_all = ["exhaustive", "only", "most"])]
     renew: bool,
@@ -79,8 +83,8 @@ fn run(args: &Args) -> Result<()> {
         let whole = args.exhaustive || (args.only.is_some() && !args.hunt);
         let most = match config.short {
             _ if args.only.as_deref().is_some_and(|name| name != config.name) => continue,
-            _ if whole => args.most,
-            Some(short) => short.min(args.most),
+            _ if whole => args.most.unwrap_or(config.most),
+            Some(short) => short.min(args.most.unwrap_or(usize::MAX)),
             None => continue,
         };
         let mut explorer = Explorer::new(config);
@@ -118,6 +122,9 @@ fn run(args: &Args) -> Result<()> {
             begun.elapsed().as_secs_f64(),
             if explored.complete { ", all" } else { "" }
         );
+        if args.record {
+            table::record(config.name, &explored, explorer.recorder.rows().len())?;
+        }
         states += explored.states;
         depth = depth.max(explored.depth);
         models += 1;
@@ -127,7 +134,9 @@ fn run(args: &Args) -> Result<()> {
     let text = table::text(rows.rows());
     if args.renew {
         table::renew(&table::readme(), "table", &text)?;
-    } else if args.only.is_none() && !args.hunt {
+    } else if args.only.is_some() && !args.hunt {
+        table::check_known(rows.rows())?;
+    } else if !args.hunt {
         table::check(&table::readme(), "table", &text, RENEW)?;
     }
     println!(
