@@ -7,6 +7,7 @@
 
 use crate::failure::{Class, Failure};
 use crate::history::{self, History};
+use crate::landing::{self, Landing};
 use crate::litmus::Place;
 use crate::mmu::Mmu;
 use crate::oracle::Oracle;
@@ -51,6 +52,8 @@ pub struct Host {
     pub(crate) mmu: Mmu,
     pub(crate) program: Option<Program>,
     pub(crate) cpu: Processor,
+    /// The page frames in the NIC's ring, if it splits what comes.
+    landing: Option<Landing>,
     /// Frames that wait in the NIC.
     pub rx: VecDeque<Vec<u8>>,
     /// Frames that the NIC still has to send.
@@ -101,16 +104,23 @@ impl Host {
     #[must_use]
     pub fn new(index: usize, config: fabric::Config, frames: u64, now: u64) -> Host {
         let mut pool = FramePool::new();
-        pool.add(addr::Frame(1), addr::Frame(frames + 1));
+        let end = addr::Frame(frames + 1);
+        pool.add(addr::Frame(1), end);
+        pool.know(end, end.offset_by(landing::RING));
+        let mut memory = VecMemory::new((frames + 1 + landing::RING) as usize);
+        // One NIC in two splits frames; the others have them copied.
+        let splits = config.incarnation & 2 != 0;
+        let landing = splits.then(|| Landing::new(end, &mut memory));
         Host {
             index,
             node: Node::new(config, clock(), now),
-            memory: VecMemory::new(frames as usize + 1),
+            memory,
             pool: Some(pool),
             total_frames: frames,
             mmu: Mmu::default(),
             program: None,
             cpu: Processor::default(),
+            landing,
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             tx_blocked: false,
@@ -169,7 +179,7 @@ impl Host {
             any = true;
             at.trace.frame(now, self.index, "hears", &bytes, 0);
             self.touched.extend(trace::messages(&bytes).iter().map(|m| m.gfn));
-            self.node.frame(now, &bytes, &mut self.memory);
+            self.receive(now, &bytes)?;
             self.send(now, at);
         }
         self.node.tick(now, &mut self.memory);
@@ -194,6 +204,21 @@ impl Host {
             }
             None => Ok(()),
         }
+    }
+
+    /// Hands on a frame from the NIC as that has it: in one piece, or a whole
+    /// page by itself.
+    fn receive(&mut self, now: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let split = self.landing.as_mut().zip(Landing::header_len(bytes));
+        let Some((landing, header_len)) = split else {
+            self.node.frame(now, bytes, &mut self.memory);
+            return Ok(());
+        };
+        let (header, page) = bytes.split_at(header_len);
+        let frame = landing.fill(&mut self.memory, page)?;
+        let frame = self.node.landed(now, header, frame, &mut self.memory);
+        landing.refill(&mut self.memory, frame);
+        Ok(())
     }
 
     fn happened(

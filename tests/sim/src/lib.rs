@@ -19,6 +19,7 @@ pub mod check;
 pub mod failure;
 pub mod history;
 pub mod host;
+pub mod landing;
 pub mod link;
 pub mod litmus;
 mod lives;
