@@ -5,6 +5,7 @@ use crate::compile::{self, DEBIAN_NEEDS, TARGET};
 use crate::fuzz::FUZZ_NEEDS;
 use crate::progress::Progress;
 use crate::system::{self, Need, Probe, install_command, missing_packages};
+use crate::terminal::print;
 use anyhow::Result;
 use runner::{Emulator, Recipe};
 
@@ -126,20 +127,20 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
         system::ensure(&needs, &progress)?;
     }
     for need in needs.iter().chain(&GUEST_NEEDS) {
-        line(need.is_met(), need.name, need.purpose);
+        line(need.is_met(), need.name, need.purpose)?;
     }
-    line(compile::rustup_has_target(), &format!("Rust's target {TARGET}"), "builds the image");
+    line(compile::rustup_has_target(), &format!("Rust's target {TARGET}"), "builds the image")?;
     line(
         runner::process::in_path("setpriv"),
         "setpriv",
         "ends the emulators should this program be killed",
-    );
+    )?;
     let packages = missing_packages(&needs);
     if packages.is_empty() {
-        println!("\nNothing is missing.");
+        print("\nNothing is missing.\n")?;
         return Ok(0);
     }
-    println!("\nMend it with: {}{}", sudo(), install_command(&packages));
+    print(&format!("\nMend it with: {}{}\n", sudo(), install_command(&packages)))?;
     Ok(1)
 }
 
@@ -162,6 +163,6 @@ fn sudo() -> &'static str {
 }
 
 /// Prints one line of the list.
-fn line(there: bool, name: &str, purpose: &str) {
-    println!("{:<7} {name:<32} {purpose}", if there { "ok" } else { "missing" });
+fn line(there: bool, name: &str, purpose: &str) -> std::io::Result<()> {
+    print(&format!("{:<7} {name:<32} {purpose}\n", if there { "ok" } else { "missing" }))
 }

@@ -54,7 +54,7 @@ pub(crate) fn fuzz(args: &FuzzArgs) -> Result<u8> {
     let runs = run_all(&program, &chosen, args.seconds, args.jobs, &progress)?;
     progress.clear();
     let (text, failed) = summary(&runs);
-    print!("{text}");
+    crate::terminal::print(&text)?;
     Ok(u8::from(failed))
 }
 

@@ -79,8 +79,8 @@ impl Record {
         events: &[(u32, Value)],
         elapsed: Duration,
     ) -> Result<()> {
-        println!("{}", serde_json::to_string_pretty(&self.json(ended, events, elapsed))?);
-        Ok(())
+        let text = serde_json::to_string_pretty(&self.json(ended, events, elapsed))?;
+        Ok(crate::terminal::print(&(text + "\n"))?)
     }
 }
 

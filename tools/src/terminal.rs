@@ -1,7 +1,7 @@
 //! The user's terminal: its size, and raw mode while the guest has it.
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use std::io::{IsTerminal, stdin};
+use std::io::{ErrorKind, IsTerminal, Write, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +15,15 @@ static SCREEN: AtomicBool = AtomicBool::new(false);
 pub(crate) fn take_screen() -> std::io::Result<ratatui::DefaultTerminal> {
     SCREEN.store(true, Ordering::SeqCst);
     ratatui::try_init()
+}
+
+/// Prints a result. Who has closed the pipe has read enough of it.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// Rows and columns, if there is a terminal.

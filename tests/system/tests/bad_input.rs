@@ -3,7 +3,7 @@
 
 use runner::session::status;
 use std::fs::File;
-use system::{Door, Finished, Folder, Nodes, node_image, serial};
+use system::{Door, Finished, Folder, Nodes, door, node_image, serial};
 
 /// What the program says beside the reason: progress, and where a usage
 /// error's help is.
@@ -191,4 +191,15 @@ fn a_guest_that_panics_is_no_success() {
         .shell("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger")
         .finish();
     run.refused(i32::from(status::GUEST_DIED), &["panic"]);
+}
+
+#[test]
+fn who_closes_the_pipe_has_read_enough() {
+    let _turn = serial("closed pipe");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let run = std::process::Command::new(door()).arg("doctor").stdout(writer).output();
+    let run = run.expect("the door opens");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(matches!(run.status.code(), Some(0 | 1)) && !said.contains("panicked"), "{said}");
 }

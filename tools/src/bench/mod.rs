@@ -210,9 +210,9 @@ fn publish(outcome: &Outcome, timed: &Measured, args: &RemoteFaultArgs) -> Resul
         write(&args.out, name, &content)?;
     }
     if args.json {
-        println!("{text}");
+        crate::terminal::print(&(text + "\n"))?;
     } else {
-        print!("{}", outcome.table());
+        crate::terminal::print(&outcome.table().to_string())?;
     }
     eprintln!("pangaea: the result and its plot are in {}", args.out.display());
     Ok(())

@@ -228,9 +228,9 @@ fn publish(measured: &[(Setup, Measured)], exits: Option<Exits>, args: &PeersArg
         write(&args.out, "peers.svg", &plot::draw(title, &reads)?)?;
     }
     if args.json {
-        print!("{text}");
+        crate::terminal::print(&text)?;
     } else {
-        print!("{}", outcome.table());
+        crate::terminal::print(&outcome.table().to_string())?;
     }
     eprintln!("pangaea: the result and its plot are in {}", args.out.display());
     Ok(())
