@@ -188,8 +188,10 @@ mod tests {
         let l = Layout::new(&[512, 1024, 512]).unwrap();
         assert_eq!(l.home(Gfn(511)), Some((NodeId(0), 511)));
         assert_eq!(l.home(Gfn(1535)), Some((NodeId(1), 1023)));
+        assert_eq!([0, 1, 2].map(|n| l.pages_of(NodeId(n))), [512, 1024, 512]);
         for g in 0..2048 {
             let (home, index) = l.home(Gfn(g)).unwrap();
+            assert!(index < l.pages_of(home), "{g} is page {index} of {home:?}");
             assert_eq!(l.gfn_at(home, index), Gfn(g));
         }
     }

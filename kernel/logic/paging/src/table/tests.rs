@@ -14,7 +14,7 @@ fn what_is_set_is_found() {
     let (mut t, mut p, mut m) = setup();
     let e = Entry::held(PageState::Exclusive, Frame(77));
     let far = Gfn(0x3_4567_89ab);
-    assert_eq!(t.get(&m, far), Entry::default());
+    assert_eq!((t.root(), t.get(&m, far)), (Frame(1), Entry::default()));
     assert_eq!(t.set(&mut m, &mut p, far, e), Ok(Flush::None));
     assert_eq!(t.get(&m, far), e);
     assert_eq!(t.get(&m, far.offset_by(1)), Entry::default());
@@ -28,6 +28,8 @@ fn a_flush_is_owed_when_a_right_goes() {
     let rw = Entry::held(PageState::Exclusive, Frame(9));
     let ro = Entry::held(PageState::Owned, Frame(9));
     assert_eq!(t.set(&mut m, &mut p, g, ro), Ok(Flush::None));
+    assert_eq!(t.set(&mut m, &mut p, g, ro), Ok(Flush::None));
+    assert_eq!(t.set(&mut m, &mut p, g, rw), Ok(Flush::None));
     assert_eq!(t.set(&mut m, &mut p, g, rw), Ok(Flush::None));
     assert_eq!(t.set(&mut m, &mut p, g, ro), Ok(Flush::Owed));
     let moved = Entry::held(PageState::Owned, Frame(10));
@@ -43,10 +45,13 @@ fn a_large_leaf_splits_into_the_same_pages() {
     let e = Entry::held(PageState::Exclusive, run);
     assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), e), Ok(true));
     assert_eq!(t.get(&m, Gfn(1024 + 300)).frame, Some(run.offset_by(300)));
+    assert!(t.is_large(&m, Gfn(1024 + 300)) && !t.is_large(&m, Gfn(1023)));
     let tables = t.tables();
+    assert_eq!(t.large_leaves(), 1);
     let gone = Entry::default();
     assert_eq!(t.set(&mut m, &mut p, Gfn(1024 + 300), gone), Ok(Flush::Owed));
-    assert_eq!(t.tables(), tables + 1);
+    assert_eq!((t.tables(), t.large_leaves()), (tables + 1, 0));
+    assert!(!t.is_large(&m, Gfn(1024 + 300)));
     assert_eq!(t.get(&m, Gfn(1024 + 300)), gone);
     assert_eq!(t.get(&m, Gfn(1024 + 299)).frame, Some(run.offset_by(299)));
     assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), e), Ok(false));
@@ -95,4 +100,55 @@ fn a_scan_meets_every_page_and_skips_empty_space() {
     }
     assert_eq!(seen, [0, 7, 511, 1024, 0x20_0000, 0x7fff_ffff]);
     assert!(steps < 60, "{steps}");
+}
+
+#[test]
+fn a_leaf_is_split_where_there_is_one() {
+    let (mut t, mut p, mut m) = setup();
+    let zero = Entry::zero(PageState::Exclusive);
+    assert_eq!(t.split(&mut m, &mut p, Gfn(5)), Ok(()));
+    assert_eq!(t.tables(), 1, "there is nothing to split");
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(0), zero), Ok(true));
+    assert_eq!(t.split(&mut m, &mut p, Gfn(5)), Ok(()));
+    assert_eq!((t.tables(), t.large_leaves(), t.get(&m, Gfn(511))), (4, 0, zero));
+}
+
+#[test]
+fn a_rank_stays_with_a_page_and_its_past_without_it() {
+    let (mut t, mut p, mut m) = setup();
+    let (g, large) = (Gfn(5), Gfn(1024));
+    let e = Entry { accessed: true, ..Entry::held(PageState::Owned, Frame(9)) };
+    let _ = t.set(&mut m, &mut p, g, e).unwrap();
+    assert_eq!(t.set_run(&mut m, &mut p, large, e), Ok(true));
+    for page in [g, large] {
+        t.set_rank(&mut m, page, 0x83);
+        assert_eq!(t.get(&m, page), Entry { accessed: false, rank: 0x83, ..e });
+        // A page that is here has no past, and is not harmed by one.
+        t.set_history(&mut m, page, 77);
+        assert_eq!((t.history(&m, page), t.get(&m, page).frame), (0, Some(Frame(9))));
+    }
+    assert!(t.is_large(&m, large));
+    let _ = t.set(&mut m, &mut p, g, Entry::default()).unwrap();
+    assert_eq!(t.history(&m, g), 0);
+    t.set_history(&mut m, g, 77);
+    assert_eq!((t.history(&m, g), t.get(&m, g)), (77, Entry::default()));
+    // Without a table of leaves there is no place for it.
+    t.set_history(&mut m, Gfn(1 << 30), 77);
+    assert_eq!((t.history(&m, Gfn(1 << 30)), t.tables()), (0, 4));
+    assert_eq!(t.set(&mut m, &mut p, g, e), Ok(Flush::None));
+    assert_eq!((t.history(&m, g), t.get(&m, g)), (0, e));
+}
+
+#[test]
+fn a_scan_looks_at_no_more_than_it_may() {
+    let (mut t, mut p, mut m) = setup();
+    let end = Gfn(1 << 36);
+    // An empty entry of the root is 2^27 pages.
+    let empty = |t: &PageTable, m: &VecMemory, budget| t.scan(m, Gfn(0), end, budget).1;
+    assert_eq!(empty(&t, &m, 100), Some(Gfn(100 << 27)));
+    assert_eq!((empty(&t, &m, 512), empty(&t, &m, 513)), (Some(end), None));
+    let e = Entry::held(PageState::Shared, Frame(3));
+    let _ = t.set(&mut m, &mut p, Gfn(511), e).unwrap();
+    let (found, next) = t.scan(&m, Gfn(0), end, 100);
+    assert!(found.is_none() && next.is_some_and(|at| at > Gfn(90) && at <= Gfn(100)), "{next:?}");
 }
