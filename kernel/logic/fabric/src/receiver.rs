@@ -236,6 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn a_page_in_one_frame_is_a_whole_page() {
+        let (plan, mut pool) = (Plan::new(9000), Pool::new(1));
+        let mut receiver = Receiver::new();
+        let mut take = |n: u32, parts: u8, payload: Payload<'_>| {
+            let verdict = receiver.accept(&message(n, 0, parts), payload, (plan, 4), &mut pool);
+            (verdict, receiver.gap())
+        };
+        let page = [0; PAGE_SIZE];
+        for payload in [Payload::Here(&page[1..]), Payload::Apart(PAGE_SIZE - 1)] {
+            assert_eq!(take(0, 1, payload), (Verdict::Malformed, false));
+        }
+        assert_eq!(take(0, 3, Payload::Here(&page)), (Verdict::Malformed, false));
+        assert_eq!(take(1, 1, Payload::Apart(PAGE_SIZE)), (Verdict::Whole, true));
+        assert_eq!(take(0, 1, Payload::Here(&page)), (Verdict::Whole, false));
+    }
+
+    #[test]
     fn an_empty_pool_refuses_and_recovers() {
         let (plan, mut pool) = (Plan::new(1500), Pool::new(1));
         let (mut a, mut b) = (Receiver::new(), Receiver::new());

@@ -2,9 +2,9 @@
 
 mod common;
 use common::{CLUSTER, FAIR, Inbox, MS, Sim, config, mac};
-use fabric::{Channel, Config, Drop, Fabric};
+use fabric::{Channel, Config, Drop, Event, Fabric, RefuseReason, StopReason};
 use std::panic::catch_unwind;
-use wire::{Entry, Header, Hello, Kind};
+use wire::{Entry, Header, Hello, Kind, Payload, ProbeReply};
 
 /// A configuration comes from this program itself, so a wrong one is a bug.
 #[test]
@@ -96,4 +96,71 @@ fn a_peer_is_heard_and_its_distance_known() {
     let rtt = sim.nodes[leader].fabric.rtt_ns(to).expect("it was measured");
     assert!((trip..=trip + sim.nodes[leader].config.ack_delay_ns).contains(&rtt), "{rtt}");
     assert_eq!((before, sim.nodes[leader].fabric.rtt_ns(addr::NodeId(2))), (None, None));
+}
+
+/// What a newcomer hears from a cluster that has formed without it.
+#[test]
+fn a_cluster_says_why_it_takes_no_more() {
+    let newcomer = config(2, 2);
+    for (config, reason) in [
+        (newcomer, RefuseReason::ClusterFull),
+        (Config { build: 8, ..newcomer }, RefuseReason::VersionMismatch { theirs: 7 }),
+        (Config { nodes: 3, ..newcomer }, RefuseReason::NodeCountMismatch { theirs: 2 }),
+    ] {
+        let mut sim = Sim::cluster(4, FAIR, 2, 9000);
+        sim.boot(config);
+        sim.run(500 * MS);
+        let by = sim.nodes[sim.by_id(0)].config.mac;
+        assert!(sim.has(2, &Event::Refused { by, reason }), "{:?}", sim.nodes[2].events);
+    }
+}
+
+/// Page frames that have come back can be lent again, for ever.
+#[test]
+#[cfg_attr(miri, ignore = "needs more pages than may be lent at once")]
+fn pages_come_back() {
+    let mut sim = Sim::cluster(5, FAIR, 2, 9000);
+    let from = sim.by_id(0);
+    for id in 0..1500 {
+        sim.send(from, addr::NodeId(1), Channel::Response, id, true).unwrap();
+        sim.run(MS);
+    }
+    assert!(sim.nodes[from].lent.is_empty());
+}
+
+#[test]
+fn an_answer_to_no_probe_is_stale() {
+    let mut sim = Sim::cluster(6, FAIR, 2, 9000);
+    let (leader, other) = (sim.by_id(0), sim.by_id(1));
+    let header = Header {
+        dst: sim.nodes[leader].config.mac,
+        src: sim.nodes[other].config.mac,
+        kind: Kind::ProbeReply,
+        from: 1,
+        payload: 0,
+        cluster: CLUSTER,
+        epoch: sim.nodes[leader].fabric.membership().unwrap().epoch,
+        free_frames: 0,
+        masters: 0,
+    };
+    for (n, token) in [0, 999].into_iter().enumerate() {
+        let reply = ProbeReply { token, total: 0, offset: 0, payload: Payload::Apart(0) };
+        let mut frame = [0; 200];
+        let len = reply.emit(&header, &mut frame);
+        let node = &mut sim.nodes[leader];
+        node.fabric.handle_frame(sim.now, &frame[..len], &mut node.inbox);
+        assert_eq!(node.fabric.counters().dropped(Drop::Stale), n as u64 + 1);
+        assert_eq!(node.fabric.poll_event(), None);
+    }
+}
+
+/// In fair weather a node that stops the cluster tells each peer once.
+#[test]
+fn who_has_heard_of_the_stop_is_not_told_again() {
+    let mut sim = Sim::cluster(7, FAIR, 3, 9000);
+    let now = sim.now;
+    sim.nodes[0].fabric.stop(now, StopReason::PowerOff);
+    sim.drain(0);
+    sim.until(5_000 * MS, |s| s.has(0, &Event::StopDone));
+    assert_eq!((sim.sent["stop"], sim.sent["stop-ack"]), (2, 2));
 }
