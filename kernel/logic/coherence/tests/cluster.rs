@@ -468,3 +468,68 @@ fn so_many_evictions_and_no_more_are_open() {
     assert_eq!(cluster.nodes[0].0.counters().evicted, 4);
     cluster.check();
 }
+
+/// What only a home that lies, or one that has lost count, could send.
+#[test]
+fn answers_that_cannot_be_are_violations() {
+    let gfn = Gfn(1024 + 100);
+    let grant =
+        |count, lead| Message { count, lead, ..Message::new(Kind::ZeroGrant, gfn, NodeId(0)) };
+    let plain = |kind| Message::new(kind, gfn, NodeId(0));
+    let asked = || {
+        let mut cluster = Cluster::new(2, 60, &[gfn.0]);
+        assert!(!cluster.access(0, 0, Access::Write, 0));
+        cluster
+    };
+    let tell = |cluster: &mut Cluster, node: usize, from: u16, message| {
+        cluster.with(node, |c, env| c.handle(env, NodeId(from), message, None)).map_err(|v| v.why)
+    };
+    for bad in [grant(0, 0), grant(513, 0), grant(3, 3), grant(2, 101)] {
+        assert!(tell(&mut asked(), 0, 1, bad).is_err_and(|why| why.contains("cover")), "{bad:?}");
+    }
+    assert_eq!(tell(&mut asked(), 0, 1, grant(101, 100)), Ok(()));
+    // An acknowledgement that the answer did not announce.
+    let mut cluster = asked();
+    assert_eq!(tell(&mut cluster, 0, 1, plain(Kind::InvalidateAck)), Ok(()));
+    assert!(
+        tell(&mut cluster, 0, 1, plain(Kind::Grant)).is_err_and(|why| why.contains("announced"))
+    );
+    // An answer to nobody, and a grant without a copy or a run to come.
+    assert!(tell(&mut Cluster::new(2, 60, &[gfn.0]), 0, 1, plain(Kind::Grant)).is_err());
+    // At home: a run longer than there can be, the end of another transaction.
+    let get = |count| Message { count, ..plain(Kind::GetShared) };
+    let home = || Cluster::new(2, 60, &[gfn.0]);
+    assert_eq!(tell(&mut home(), 1, 0, get(512)), Ok(()));
+    assert!(tell(&mut home(), 1, 0, get(513)).is_err_and(|why| why.contains("longer")));
+    let mut cluster = home();
+    while !cluster.access(1, 0, Access::Write, 0) {}
+    tell(&mut cluster, 1, 0, Message { count: 1, ..plain(Kind::GetShared) }).unwrap();
+    let forward = cluster.flying.last().map_or(0, |f| f.message.txn);
+    let done = |txn| Message { txn, ..plain(Kind::Done) };
+    assert!(tell(&mut cluster, 1, 0, done(forward + 1)).is_err_and(|why| why.contains("no such")));
+}
+
+/// A coarse sharer set cannot tell whether the replica of a node that writes is
+/// good, so the node gets the page anew.
+#[test]
+fn a_replica_that_nobody_vouches_for_is_replaced() {
+    let gfn = Gfn(1024 + 100);
+    let mut cluster = Cluster::new(2, 60, &[gfn.0]);
+    while !cluster.access(1, 0, Access::Write, 0) {}
+    while !cluster.access(0, 0, Access::Read, 0) {
+        cluster.drain();
+    }
+    assert!(!cluster.access(0, 0, Access::Write, 0));
+    let data = Message {
+        kind: Kind::Data,
+        count: 0,
+        exclusive: true,
+        ..cluster.flying.pop().expect("it asks for the right").message
+    };
+    let bytes = [7; 4096];
+    cluster.with(0, |c, env| c.handle(env, NodeId(1), data, Some(&bytes))).unwrap();
+    let (c, memory) = &cluster.nodes[0];
+    let frame = c.look(memory, gfn, Access::Write).expect("it may write");
+    assert_eq!(value_of(memory, frame), u64::from_le_bytes([7; 8]));
+    assert_eq!((c.masters(), c.replicas(), c.frames_in_transactions()), (1, 0, 0));
+}
