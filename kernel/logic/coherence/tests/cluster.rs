@@ -533,3 +533,27 @@ fn a_replica_that_nobody_vouches_for_is_replaced() {
     assert_eq!(value_of(memory, frame), u64::from_le_bytes([7; 8]));
     assert_eq!((c.masters(), c.replicas(), c.frames_in_transactions()), (1, 0, 0));
 }
+
+/// A sharer may have dropped its replica without a word. The master must not
+/// move past those that have theirs.
+#[test]
+fn the_next_sharer_is_asked_when_one_has_dropped_its_replica() {
+    let gfn = Gfn(3 * 1024 + 100);
+    let mut cluster = Cluster::new(4, 60, &[gfn.0]);
+    for (node, access) in [(0, Access::Write), (1, Access::Read), (2, Access::Read)] {
+        while !cluster.access(node, 0, access, 0) {
+            cluster.drain();
+        }
+    }
+    for node in [1, 0] {
+        assert!(cluster.with(node, |c, env| c.evict(env, gfn, true)).unwrap());
+        cluster.drain();
+    }
+    let state = |node: usize| cluster.nodes[node].0.entry(&cluster.nodes[node].1, gfn).state;
+    assert_eq!(
+        [0, 1, 2, 3].map(state),
+        [PageState::Invalid, PageState::Invalid, PageState::Owned, PageState::Invalid]
+    );
+    assert_eq!(cluster.nodes[0].0.counters().promoted, 1);
+    cluster.check();
+}
