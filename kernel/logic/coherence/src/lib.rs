@@ -171,9 +171,6 @@ pub struct Coherence {
     table: PageTable,
     pool: FramePool,
     directory: Directory,
-    /// A page of this home, and its index there: the one that the last message
-    /// to the home was about.
-    asked_for: (Gfn, u64),
     open: Slots<Open>,
     /// Pages whose eviction is open: few, so that a fetch can look at them all.
     leaving: Vec<Gfn>,
@@ -219,7 +216,6 @@ impl Coherence {
         Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
-            asked_for: (Gfn(u64::MAX), 0),
             open: Slots::with_room_for(limits.open_max + limits.puts_max),
             leaving: Vec::with_capacity(limits.puts_max),
             busy: Slots::with_room_for(busy_max.min(OPEN_AT_START)),
@@ -280,7 +276,7 @@ impl Coherence {
 
     /// Puts a page that has come into a frame, or in the place of one.
     pub(crate) fn land(
-        counters: &mut Counters,
+        &mut self,
         memory: &mut impl HostMemory,
         frame: Frame,
         page: Arrived<'_>,
@@ -288,11 +284,11 @@ impl Coherence {
         match page {
             Arrived::Bytes(bytes) => {
                 memory.copy_in(frame, bytes);
-                counters.pages_copied += 1;
+                self.counters.pages_copied += 1;
                 frame
             }
             Arrived::Landed(landed) => {
-                counters.pages_landed += 1;
+                self.counters.pages_landed += 1;
                 core::mem::replace(landed, frame)
             }
         }
@@ -317,7 +313,7 @@ impl Coherence {
         page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
         let bad = |why| Err(Violation { from, message, why });
-        let Some((home, index)) = self.layout.home(message.gfn) else {
+        let Some((home, _)) = self.layout.home(message.gfn) else {
             return bad("the page is not RAM");
         };
         if message.party.index() >= self.layout.nodes() {
@@ -337,7 +333,6 @@ impl Coherence {
                 if home != self.me {
                     return bad("this node is not its home");
                 }
-                self.asked_for = (message.gfn, index);
                 self.at_home(env, from, message)
             }
             Role::Owner => {

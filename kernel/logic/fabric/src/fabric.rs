@@ -108,7 +108,6 @@ impl Fabric {
             greet_ns: None,
             ready: Fifo::new(others),
             acks: Fifo::new(others),
-            news: None,
             pool: Pool::new(buffers),
         });
         let me = NodeId(me as u16);
@@ -180,7 +179,7 @@ impl Fabric {
             self.io.pages_held -= usize::from(page.is_some());
             return Err(SendError::Full);
         }
-        if sender.urgent(links.plan.parts) {
+        if peer.wants(links.plan) {
             links.mark_ready(message.to.0);
         } else if patient {
             peer.ack_ns.get_or_insert(self.io.now_ns + self.io.config.ack_delay_ns);
@@ -275,7 +274,6 @@ impl Fabric {
     /// Gives up everything to and from all peers; they stay alive.
     pub(crate) fn give_up_messages(&mut self) {
         let Some(links) = self.links.as_mut() else { return };
-        links.news = None;
         let Links { peers, pool, .. } = links;
         for peer in peers.iter_mut().filter(|p| p.alive) {
             peer.clear(pool, &mut self.io);
@@ -309,7 +307,6 @@ impl Fabric {
     /// that turned out needless; the receiver discards that whatever the
     /// frame holds by then.
     pub fn poll_released(&mut self) -> Option<Frame> {
-        self.settle();
         self.io.released.pop()
     }
 
