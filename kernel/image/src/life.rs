@@ -203,6 +203,8 @@ pub(crate) fn lead(
 fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) {
     link.send(Some(guest));
     link.tick();
+    // What is due again leaves before this node may halt.
+    link.send(Some(guest));
     consoles.pump(&mut guest.machine);
     link.lull(guest.deadline());
     link.wait_for_answer(guest.exited_at());
