@@ -137,9 +137,9 @@ impl Machine {
     /// right after one was prepared.
     pub(crate) fn calm(&mut self, cpu: usize) {
         let c = &self.cpus[cpu];
-        // The guest may lower CR8 without an exit, but not what holds nothing
-        // back: Linux keeps it at 1.
-        let held_back = c.tpr != 0 && c.lapic.requested().is_some();
+        // The guest may lower CR8 without an exit, but Linux keeps it at 1,
+        // which holds nothing back.
+        let held_back = self.class_below_cr8(cpu).is_some();
         let calm = !c.nmi && !held_back && !self.has_interrupt(cpu);
         let until = if calm { self.first_deadline().unwrap_or(u64::MAX) } else { 0 };
         self.cpus[cpu].calm_until = until;

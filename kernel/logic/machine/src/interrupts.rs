@@ -180,7 +180,7 @@ impl Machine {
 
     /// Priority class of the highest interrupt that CR8 holds back. The guest
     /// lowers CR8 without an exit, so the processor is to watch for that.
-    fn class_below_cr8(&self, cpu: usize) -> Option<u8> {
+    pub(crate) fn class_below_cr8(&self, cpu: usize) -> Option<u8> {
         let apic = &self.cpus[cpu].lapic;
         let (cr8, mode) = (apic.cr8(), apic.mode());
         let class = apic.requested().filter(|_| cr8 != 0 && mode != Mode::Disabled)? >> 4;

@@ -6,8 +6,8 @@
 //! up at the same instant only swap their pages and are where they were, each
 //! chooses its time at random, anew every time.
 
-/// Round trips that a wanted page is kept for, on average: the best on links of
-/// any delay, by the simulator's contention (`cargo pangaea scale --contention`).
+/// Round trips that a wanted page is kept for, on average: near the best on most
+/// links, by the simulator's contention (`cargo pangaea scale --contention`).
 const ROUND_TRIPS: u64 = 4;
 /// Shortest and longest mean time, whatever a peer makes of its round trips.
 const MEAN_NS: (u64, u64) = (100_000, 4_000_000);
