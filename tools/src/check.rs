@@ -247,7 +247,8 @@ impl Steps {
 
     /// Prints the summary and returns the exit status.
     fn conclude(&self) -> u8 {
-        println!("\n{}", self.summary());
+        // A closed pipe takes nothing from the exit status.
+        let _ = crate::terminal::print(&format!("\n{}\n", self.summary()));
         let failed = self.0.iter().any(|s| matches!(s.outcome, Outcome::Failed(_)));
         u8::from(failed)
     }

@@ -66,11 +66,13 @@ fn entries(args: &ImageArgs, cluster: u64) -> Vec<Entry<'static>> {
 fn print_use(args: &ImageArgs) -> Result<()> {
     let output = args.output.display();
     let megabytes = std::fs::metadata(&args.output)?.len() >> 20;
-    println!("{output}: {megabytes} MiB, for {} machine(s), BIOS and UEFI.", args.nodes);
-    println!("Write it to a USB stick, whose contents are lost, with:");
-    println!("    sudo dd if={output} of=/dev/sdX bs=4M conv=fsync status=progress");
-    println!("Boot one machine with the menu's first entry and all others with its second.");
-    Ok(())
+    let nodes = args.nodes;
+    Ok(crate::terminal::print(&format!(
+        "{output}: {megabytes} MiB, for {nodes} machine(s), BIOS and UEFI.\n\
+         Write it to a USB stick, whose contents are lost, with:\n    \
+         sudo dd if={output} of=/dev/sdX bs=4M conv=fsync status=progress\n\
+         Boot one machine with the menu's first entry and all others with its second.\n"
+    ))?)
 }
 
 #[cfg(test)]

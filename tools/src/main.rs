@@ -58,7 +58,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
                 true => compile::build("pangaea-guests", &progress)?,
                 false => compile::node_image(&progress)?,
             };
-            println!("{}", built.display());
+            terminal::print(&format!("{}\n", built.display()))?;
             Ok(0)
         }
         Verb::Image(args) => iso::image(&args),
