@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("state.general", general),
     ("state.x87-sse", x87_sse),
     ("state.avx", avx),
+    ("state.forms", forms),
     ("state.control", control),
     ("state.fxsave-border", fxsave_border),
     ("state.exceptions", exceptions),
@@ -21,16 +22,16 @@ const CR0: (u64, u64) = (2, 12);
 const CR4: (u64, u64) = (3 << 9, 0);
 const OSXSAVE: u64 = 1 << 18;
 
-/// Room for FXSAVE and XSAVE, before and after.
+/// Room for FXSAVE and XSAVE: before, after, and between.
 #[repr(C, align(64))]
-struct Areas([[u8; 1024]; 2]);
+struct Areas([[u8; 1024]; 3]);
 
 struct Shared(UnsafeCell<Areas>);
 
 // SAFETY: the guest has one processor.
 unsafe impl Sync for Shared {}
 
-static AREAS: Shared = Shared(UnsafeCell::new(Areas([[0; 1024]; 2])));
+static AREAS: Shared = Shared(UnsafeCell::new(Areas([[0; 1024]; 3])));
 
 fn area(index: u64) -> u64 {
     AREAS.0.get() as u64 + 1024 * index
@@ -150,36 +151,104 @@ fn x87_sse(r: &mut Report) {
     r.want("control", words, (0x37F, 0x1F80));
 }
 
-fn avx(r: &mut Report) {
-    if core::arch::x86_64::__cpuid(1).ecx >> 28 & 1 == 0 {
-        return r.skip("no AVX");
+/// Whether there is AVX, which is told if not.
+fn has_avx(r: &mut Report) -> bool {
+    let has = core::arch::x86_64::__cpuid(1).ecx >> 28 & 1 != 0;
+    if !has {
+        r.skip("no AVX");
     }
-    pattern(area(0));
+    has
+}
+
+/// Fills an XSAVE image in the standard form: x87, SSE and AVX.
+fn pattern_avx(at: u64) {
+    pattern(at);
     for byte in 0..256u64 {
-        paging::poke::<u8>(area(0) + 576 + byte, (byte * 5 + 3) as u8);
+        paging::poke::<u8>(at + 576 + byte, (byte * 5 + 3) as u8);
     }
-    paging::poke::<u64>(area(0) + 512, 7); // XSTATE_BV
+    paging::poke::<u64>(at + 512, 7); // XSTATE_BV
+}
+
+/// Whether the upper halves of YMM0 to YMM15 in two images agree.
+fn upper_halves_agree(one: u64, other: u64) -> bool {
+    (576..832).all(|at| paging::peek::<u8>(one + at) == paging::peek::<u8>(other + at))
+}
+
+/// Sets XCR0.
+fn set_xcr0(value: u32) -> Option<Fault> {
+    attempt!(["xsetbv"] in("ecx") 0, in("eax") value, in("edx") 0)
+}
+
+fn avx(r: &mut Report) {
+    if !has_avx(r) {
+        return;
+    }
+    pattern_avx(area(0));
     let fault = paging::with_control(CR0, (CR4.0 | OSXSAVE, 0), || {
-        let set = |value: u32| attempt!(["xsetbv"] in("ecx") 0, in("eax") value, in("edx") 0);
-        r.want("xcr0", set(7), None);
+        r.want("xcr0", set_xcr0(7), None);
         let fault = with_exits!(
             ["mov eax, 7", "xor edx, edx", "xrstor64 [rsi]"],
             ["mov eax, 7", "xor edx, edx", "xsave64 [rsi + 1024]"],
             in("rsi") area(0)
         );
-        r.want("back", set(1), None);
+        r.want("back", set_xcr0(1), None);
         fault
     });
     r.want("fault", fault, None);
     r.want("kept", images_agree(area(0), area(1)), true);
-    let high = |at: u64| (576..832).map(|i| paging::peek::<u8>(at + i)).fold(0u64, fold);
-    r.want("upper-halves", high(area(1)) == high(area(0)), true);
+    r.want("upper-halves", upper_halves_agree(area(0), area(1)), true);
     r.want("present", paging::peek::<u64>(area(1) + 512) & 7, 7);
 }
 
-/// Mixes a byte into a sum.
-fn fold(sum: u64, byte: u8) -> u64 {
-    sum.rotate_left(7) ^ u64::from(byte)
+/// Loads the first image, saves it to the second area by one instruction,
+/// forgets it, loads it from there by another, and saves that to the third.
+macro_rules! through {
+    ($save:literal, $load:literal) => {
+        attempt!([
+            "mov eax, 7",
+            "xor edx, edx",
+            "xrstor64 [rsi]",
+            concat!($save, " [rsi + 1024]"),
+            "fninit",
+            "vzeroall",
+            concat!($load, " [rsi + 1024]"),
+            "xsave64 [rsi + 2048]",
+        ] out("eax") _, out("edx") _, in("rsi") area(0))
+    };
+}
+
+/// What each form of XSAVE that the processor offers has saved is what comes
+/// back: a system chooses one by CPUID.
+fn forms(r: &mut Report) {
+    if !has_avx(r) {
+        return;
+    }
+    let offers = core::arch::x86_64::__cpuid_count(0xD, 1).eax;
+    let forms: [(u32, fn() -> Option<Fault>); 4] = [
+        (0, || through!("xsave64", "xrstor64")),
+        (offers & 1, || through!("xsaveopt64", "xrstor64")),
+        (offers & 1 << 1, || through!("xsavec64", "xrstor64")),
+        (offers & 1 << 3, || through!("xsaves64", "xrstors64")),
+    ];
+    let mut came_back = true;
+    for (index, (offered, form)) in forms.into_iter().enumerate() {
+        if index > 0 && offered == 0 {
+            continue;
+        }
+        pattern(area(1));
+        pattern(area(2));
+        pattern_avx(area(0));
+        let fault = paging::with_control(CR0, (CR4.0 | OSXSAVE, 0), || {
+            let _ = set_xcr0(7);
+            let fault = form();
+            let _ = set_xcr0(1);
+            fault
+        });
+        came_back &= fault.is_none()
+            && images_agree(area(0), area(2))
+            && upper_halves_agree(area(0), area(2));
+    }
+    r.want("came-back", came_back, true);
 }
 
 /// MXCSR and FCW that are not the usual ones.
