@@ -388,7 +388,7 @@ impl Coherence {
         let frame = if room { self.page_frame() } else { None };
         let kind = match (frame, page) {
             (Some(frame), Some(page)) => {
-                let frame = self.land(env.memory, frame, page);
+                let frame = Self::land(&mut self.counters, env.memory, frame, page);
                 let entry = self.newly_held(env.memory, gfn, PageState::Exclusive, frame);
                 self.set_entry(env, gfn, entry);
                 Kind::MoveDone

@@ -37,6 +37,9 @@ impl Coherence {
     }
 
     fn index_of(&self, gfn: Gfn) -> u64 {
+        if self.asked_for.0 == gfn {
+            return self.asked_for.1;
+        }
         let (home, index) = self.layout.home(gfn).expect("a page of RAM");
         assert_eq!(home, self.me, "a page of this home");
         index

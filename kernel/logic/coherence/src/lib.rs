@@ -171,6 +171,9 @@ pub struct Coherence {
     table: PageTable,
     pool: FramePool,
     directory: Directory,
+    /// A page of this home, and its index there: the one that the last message
+    /// to the home was about.
+    asked_for: (Gfn, u64),
     open: Slots<Open>,
     /// Pages whose eviction is open: few, so that a fetch can look at them all.
     leaving: Vec<Gfn>,
@@ -216,6 +219,7 @@ impl Coherence {
         Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
+            asked_for: (Gfn(u64::MAX), 0),
             open: Slots::with_room_for(limits.open_max + limits.puts_max),
             leaving: Vec::with_capacity(limits.puts_max),
             busy: Slots::with_room_for(busy_max.min(OPEN_AT_START)),
@@ -276,7 +280,7 @@ impl Coherence {
 
     /// Puts a page that has come into a frame, or in the place of one.
     pub(crate) fn land(
-        &mut self,
+        counters: &mut Counters,
         memory: &mut impl HostMemory,
         frame: Frame,
         page: Arrived<'_>,
@@ -284,11 +288,11 @@ impl Coherence {
         match page {
             Arrived::Bytes(bytes) => {
                 memory.copy_in(frame, bytes);
-                self.counters.pages_copied += 1;
+                counters.pages_copied += 1;
                 frame
             }
             Arrived::Landed(landed) => {
-                self.counters.pages_landed += 1;
+                counters.pages_landed += 1;
                 core::mem::replace(landed, frame)
             }
         }
@@ -313,7 +317,7 @@ impl Coherence {
         page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
         let bad = |why| Err(Violation { from, message, why });
-        let Some((home, _)) = self.layout.home(message.gfn) else {
+        let Some((home, index)) = self.layout.home(message.gfn) else {
             return bad("the page is not RAM");
         };
         if message.party.index() >= self.layout.nodes() {
@@ -333,6 +337,7 @@ impl Coherence {
                 if home != self.me {
                     return bad("this node is not its home");
                 }
+                self.asked_for = (message.gfn, index);
                 self.at_home(env, from, message)
             }
             Role::Owner => {

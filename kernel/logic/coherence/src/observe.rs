@@ -409,6 +409,7 @@ impl Coherence {
         let Coherence {
             me: _, layout: _, limits: _, tables_covered: _, busy_max: _, requests_max: _,
             leaving: _, masters: _, replicas: _, started_put: _, counters: _,
+            asked_for: _,
             open: _, busy: _, waiting: _, replacement: _,
             table, pool, directory, next_txn, local, deferred, held, transit, demand,
         } = self;

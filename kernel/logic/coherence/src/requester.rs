@@ -88,7 +88,10 @@ impl Coherence {
         Ok(if self.is_ready(env.memory, gfn, access) { Progress::Ready } else { Progress::Pending })
     }
 
-    fn is_ready(&self, memory: &impl HostMemory, gfn: Gfn, access: Access) -> bool {
+    /// Whether the page is here with the right to do it.
+    #[inline]
+    #[must_use]
+    pub fn is_ready(&self, memory: &impl HostMemory, gfn: Gfn, access: Access) -> bool {
         Self::allows(self.table.get(memory, gfn), access)
     }
 
@@ -130,14 +133,15 @@ impl Coherence {
             self.set_entry(env, gfn, Entry { leaving: false, ..entry });
             return self.try_access(env, gfn, access, ahead);
         }
-        if !self.open_fetch(env, gfn, access, false) {
+        let state = entry.state;
+        if !self.open_fetch(gfn, access, state, false) {
             return Ok(Progress::Starved);
         }
         let mut run = 1;
         while run <= ahead && self.open_ahead(env, gfn.offset_by(u64::from(run)), gfn, access) {
             run += 1;
         }
-        self.send_get(env, gfn, access, run);
+        self.send_get(env, gfn, access, (run, state));
         Ok(Progress::Pending)
     }
 
@@ -167,12 +171,12 @@ impl Coherence {
             run += u16::from(opened);
             // Only neighbours of one home go into one request.
             if run > 0 && (!opened || step != 1) {
-                self.send_get(env, start, access, run);
+                self.send_get(env, start, access, (run, PageState::Invalid));
                 run = 0;
             }
         }
         if run > 0 {
-            self.send_get(env, start, access, run);
+            self.send_get(env, start, access, (run, PageState::Invalid));
         }
         self.settle(env)
     }
@@ -188,7 +192,7 @@ impl Coherence {
     ) -> bool {
         self.pool.free_frames() > self.floor() + self.limits.reserve / 4
             && self.can_prefetch(env.memory, gfn, with)
-            && self.open_fetch(env, gfn, access, true)
+            && self.open_fetch(gfn, access, PageState::Invalid, true)
     }
 
     /// Makes an exclusive page read-only without telling anyone, so that the
@@ -228,19 +232,13 @@ impl Coherence {
         true
     }
 
-    fn open_fetch<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        gfn: Gfn,
-        want: Access,
-        prefetch: bool,
-    ) -> bool {
+    /// Opens a fetch of a page that is here in `state`.
+    fn open_fetch(&mut self, gfn: Gfn, want: Access, state: PageState, prefetch: bool) -> bool {
         if self.open.len() - self.leaving.len() >= self.limits.open_max {
             return false;
         }
         let Some(frame) = self.page_frame() else { return false };
         self.demand = true;
-        let state = self.table.get(env.memory, gfn).state;
         match (prefetch, want, state) {
             (true, _, _) => self.counters.prefetches += 1,
             (false, Access::Read, _) => self.counters.read_fetches += 1,
@@ -252,12 +250,13 @@ impl Coherence {
         true
     }
 
+    /// Asks for `run` pages, of which the first is here in `state`.
     fn send_get<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
         access: Access,
-        run: u16,
+        (run, state): (u16, PageState),
     ) {
         let kind = match access {
             Access::Read => Kind::GetShared,
@@ -266,7 +265,7 @@ impl Coherence {
         let mut get = Message::new(kind, gfn, self.me);
         get.count = run;
         get.alone = self.is_leaving_near(gfn);
-        get.has_copy = self.table.get(env.memory, gfn).state != PageState::Invalid;
+        get.has_copy = state != PageState::Invalid;
         let home = self.home_of(gfn);
         self.send(env, home, get, None);
     }
@@ -314,15 +313,12 @@ impl Coherence {
                 }
                 fetch.answer = Answer::Data { txn: message.txn, exclusive: message.exclusive };
                 fetch.acks_due += i32::from(message.count);
-                let frame = fetch.frame;
                 match page {
                     Some(page) => {
-                        let frame = self.land(env.memory, frame, page);
-                        if let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) {
-                            fetch.frame = frame;
-                        }
+                        let counters = &mut self.counters;
+                        fetch.frame = Self::land(counters, env.memory, fetch.frame, page);
                     }
-                    None => env.memory.zero(frame),
+                    None => env.memory.zero(fetch.frame),
                 }
                 self.counters.pages_in += 1;
             }
@@ -343,8 +339,7 @@ impl Coherence {
         if fetch.acks_due < 0 {
             return Err("more acknowledgements than announced");
         }
-        let fetch = fetch.clone();
-        self.open.remove(&gfn.0);
+        let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("it is open") };
         let txn = match fetch.answer {
             Answer::None => unreachable!("it was answered"),
             Answer::Grant { txn } => {

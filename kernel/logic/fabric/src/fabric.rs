@@ -108,6 +108,7 @@ impl Fabric {
             greet_ns: None,
             ready: Fifo::new(others),
             acks: Fifo::new(others),
+            news: None,
             pool: Pool::new(buffers),
         });
         let me = NodeId(me as u16);
@@ -179,7 +180,7 @@ impl Fabric {
             self.io.pages_held -= usize::from(page.is_some());
             return Err(SendError::Full);
         }
-        if peer.wants(links.plan) {
+        if sender.urgent(links.plan.parts) {
             links.mark_ready(message.to.0);
         } else if patient {
             peer.ack_ns.get_or_insert(self.io.now_ns + self.io.config.ack_delay_ns);
@@ -274,6 +275,7 @@ impl Fabric {
     /// Gives up everything to and from all peers; they stay alive.
     pub(crate) fn give_up_messages(&mut self) {
         let Some(links) = self.links.as_mut() else { return };
+        links.news = None;
         let Links { peers, pool, .. } = links;
         for peer in peers.iter_mut().filter(|p| p.alive) {
             peer.clear(pool, &mut self.io);
@@ -307,6 +309,7 @@ impl Fabric {
     /// that turned out needless; the receiver discards that whatever the
     /// frame holds by then.
     pub fn poll_released(&mut self) -> Option<Frame> {
+        self.settle();
         self.io.released.pop()
     }
 

@@ -110,8 +110,8 @@ impl Peer {
         link
     }
 
-    /// Takes what it tells us about what came from us.
-    pub(crate) fn acknowledge(&mut self, link: &Link, io: &mut Io) {
+    /// Takes what it told us at `now` about what came from us.
+    pub(crate) fn acknowledge(&mut self, link: &Link, now: u64, io: &mut Io) {
         let smoothed = self.rtt.smoothed().unwrap_or(0);
         let mut progress = false;
         for n in 0..Channel::COUNT {
@@ -119,7 +119,6 @@ impl Peer {
             if self.senders[n].knows(news) {
                 continue;
             }
-            let now = io.now_ns;
             let acked = self.senders[n].acknowledge(news, now, smoothed, |f| io.release(f));
             progress |= acked.progress;
             io.counters.retransmits_fast += u64::from(acked.lost);
@@ -130,7 +129,7 @@ impl Peer {
         if progress {
             io.counters.acks_in += 1;
             self.rtt.progress();
-            self.rto_ns = self.outstanding().then(|| io.now_ns + self.rtt.timeout());
+            self.rto_ns = self.outstanding().then(|| now + self.rtt.timeout());
         }
     }
 
@@ -199,6 +198,15 @@ impl Peer {
     }
 }
 
+/// What a peer's frame said about what came from us, still to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct News {
+    pub(crate) node: u16,
+    pub(crate) link: Link,
+    /// When the frame was taken.
+    pub(crate) at_ns: u64,
+}
+
 /// The links to all peers, once the membership is formed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Links {
@@ -229,6 +237,8 @@ pub(crate) struct Links {
     pub(crate) ready: Fifo<u16>,
     /// Peers owed an acknowledgement, the longest waiting first, each once.
     pub(crate) acks: Fifo<u16>,
+    /// Of the frame taken last: nobody waits for it, as for what that brought.
+    pub(crate) news: Option<News>,
     pub(crate) pool: Pool,
 }
 
@@ -250,16 +260,19 @@ impl Links {
     /// Whether this node keeps in touch with a peer; so does that one then.
     pub(crate) fn watches(&self, node: u16) -> bool {
         let nodes = self.peers.len() as u16;
-        let away = (nodes + node - self.me) % nodes;
-        self.watched.len() + 1 == usize::from(nodes) || away.min(nodes - away) <= NEIGHBOURS
+        let near = || {
+            let away = (nodes + node - self.me) % nodes;
+            away.min(nodes - away) <= NEIGHBOURS
+        };
+        self.watched.len() + 1 == usize::from(nodes) || near()
     }
 
     /// Queues a peer whose retransmission timer runs, if nobody looks at it
     /// anyway.
     pub(crate) fn mark_armed(&mut self, node: u16, now_ns: u64) {
-        let watched = self.watches(node);
-        let peer = &mut self.peers[usize::from(node)];
-        if peer.rto_ns.is_some() && !watched && !peer.in_armed {
+        let peer = &self.peers[usize::from(node)];
+        if peer.rto_ns.is_some() && !peer.in_armed && !self.watches(node) {
+            let peer = &mut self.peers[usize::from(node)];
             peer.in_armed = true;
             // Its silence counts from when it had something to answer.
             peer.heard_ns = peer.heard_ns.max(now_ns);

@@ -2,6 +2,7 @@
 
 use crate::fabric::{Fabric, Stopping};
 use crate::io::Control;
+use crate::peer::News;
 use crate::receiver::Verdict;
 use crate::{Drop, Event, RefuseReason, Sink, Status, StopReason};
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
@@ -65,7 +66,7 @@ impl Fabric {
             Body::Data(data) => self.data(header, data, landed, sink)?,
             Body::Ack(link) | Body::Heartbeat(link) => {
                 let node = self.peer(header)?;
-                self.acknowledge(node, link)?;
+                self.acknowledged(node, link)?;
             }
             Body::Hello(hello) => self.hello(hello)?,
             Body::Propose(roster) => {
@@ -142,17 +143,31 @@ impl Fabric {
         Ok(node)
     }
 
-    fn acknowledge(&mut self, node: u16, link: &wire::Link) -> Result<(), Drop> {
+    /// Keeps what a frame acknowledges until time is looked at, or until the
+    /// next frame: what the frame brings is waited for, this is not.
+    #[inline]
+    fn acknowledged(&mut self, node: u16, link: &wire::Link) -> Result<(), Drop> {
         if self.stopping != Stopping::No {
             return Err(Drop::Stopped);
         }
+        self.settle();
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        links.news = Some(News { node, link: *link, at_ns: self.io.now_ns });
+        Ok(())
+    }
+
+    /// Takes the acknowledgements of the last frame, if nobody has.
+    pub(crate) fn settle(&mut self) {
+        let Some(links) = self.links.as_mut() else { return };
+        let Some(News { node, link, at_ns }) = links.news.take() else { return };
         let peer = &mut links.peers[usize::from(node)];
-        peer.acknowledge(link, &mut self.io);
+        if !peer.alive {
+            return;
+        }
+        peer.acknowledge(&link, at_ns, &mut self.io);
         if peer.wants(links.plan) {
             links.mark_ready(node);
         }
-        Ok(())
     }
 
     fn data(
@@ -166,7 +181,7 @@ impl Fabric {
         if !sink.is_ready() {
             return Err(Drop::Unexpected);
         }
-        self.acknowledge(node, &data.link)?;
+        self.acknowledged(node, &data.link)?;
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         let (plan, window) = (links.plan, links.window);
         let peer = &mut links.peers[usize::from(node)];

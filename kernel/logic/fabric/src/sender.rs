@@ -124,17 +124,24 @@ impl Sender {
 
     /// Takes the memory for messages, if it has not. A node of a small cluster
     /// does so at start, one of a large cluster when it first sends to a peer.
+    #[inline]
     pub(crate) fn open(&mut self) {
         if self.units.is_empty() {
-            let rows = usize::from(self.window + WINDOW_MIN).next_power_of_two();
-            let flight = Flight { body: [0; BODY_BYTES], page: None, left: 0 };
-            let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
-            self.flight = vec![flight; rows].into_boxed_slice();
-            self.units = vec![unit; rows].into_boxed_slice();
-            self.waiting.reserve();
+            self.take_memory();
         }
     }
 
+    #[cold]
+    fn take_memory(&mut self) {
+        let rows = usize::from(self.window + WINDOW_MIN).next_power_of_two();
+        let flight = Flight { body: [0; BODY_BYTES], page: None, left: 0 };
+        let unit = Unit { sent_ns: 0, part: 0, parts: 0, tries: 0 };
+        self.flight = vec![flight; rows].into_boxed_slice();
+        self.units = vec![unit; rows].into_boxed_slice();
+        self.waiting.reserve();
+    }
+
+    #[inline]
     fn row(&self, sequence: u32) -> usize {
         sequence as usize & (self.units.len() - 1)
     }
@@ -207,6 +214,7 @@ impl Sender {
     }
 
     /// What to send next, if anything; it stays due until [`Sender::took`].
+    #[inline]
     pub(crate) fn due(&mut self, plan_parts: u8) -> Option<Due<'_>> {
         if self.due == 0 {
             self.admit(plan_parts)?;

@@ -15,6 +15,9 @@ impl Fabric {
     /// there is nothing to wait for but frames.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
+        if self.links.as_ref().is_some_and(|l| l.news.is_some()) {
+            return Some(self.io.now_ns);
+        }
         let ack = self.links.as_ref().and_then(|l| l.ack_ns()).unwrap_or(u64::MAX);
         let at = self.scan_ns.min(ack);
         (at != u64::MAX).then_some(at)
@@ -23,6 +26,7 @@ impl Fabric {
     /// Lets the time pass. Does nothing but compare when it is too early.
     pub fn handle_timeout(&mut self, now_ns: u64) {
         self.note_time(now_ns);
+        self.settle();
         let now = self.io.now_ns;
         if let Some(links) = self.links.as_mut() {
             while links.ack_ns().is_some_and(|at| at <= now) {

@@ -68,7 +68,7 @@ impl Fabric {
         // their windows, and a request is what somebody waits for.
         for channel in Channel::BY_URGENCY {
             let sender = &mut peer.senders[channel.index()];
-            while writer.room() && sender.ready(plan.parts) {
+            while writer.room() {
                 let Some(due) = sender.due(plan.parts).filter(|due| due.parts == 0) else { break };
                 let Due { sequence, part, parts, body, .. } = due;
                 writer.push(&Message { channel, sequence, part, parts, body });
@@ -77,12 +77,11 @@ impl Fabric {
         }
         // A page, or a part of one, has a frame for itself.
         for channel in Channel::BY_URGENCY {
-            let sender = &mut peer.senders[channel.index()];
             if writer.count() != 0 {
                 break;
             }
-            let due = if sender.ready(plan.parts) { sender.due(plan.parts) } else { None };
-            let Some(due) = due else { continue };
+            let sender = &mut peer.senders[channel.index()];
+            let Some(due) = sender.due(plan.parts) else { continue };
             let Due { sequence, part, parts, body, .. } = due;
             writer.push(&Message { channel, sequence, part, parts, body });
             if let Some(frame) = due.page {

@@ -9,12 +9,15 @@ use super::hold::{self, Hold};
 use super::outbox::Outbox;
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
-use coherence::{Coherence, Env, Limits, Message, Progress, Violation};
+use coherence::{Coherence, Env, Kind, Limits, Message, Progress, Violation};
 use core::fmt;
 use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
+
+/// Ends of transactions that wait at once; more are handled as they come.
+const ENDS_MAX: usize = 64;
 
 /// Why a node cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +75,9 @@ pub struct Cluster {
     hold_ns: u64,
     /// It stays as it is, whatever round trips take.
     hold_fixed: bool,
+    /// Ends of transactions at this home that have come and wait for
+    /// [`Cluster::catch_up`].
+    ends: Vec<(NodeId, Message)>,
     fatal: Option<Fatal>,
     /// [`Cluster::learn_rooms`] has been called.
     pub(crate) rooms_known: bool,
@@ -99,10 +105,16 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
             self.cluster.fail(Fatal::Unreadable(from));
             return;
         };
-        let mut env = Env { memory: self.memory, out: &mut self.cluster.outbox };
-        if let Err(v) = self.cluster.coherence.handle_arrived(&mut env, from, message, page) {
-            self.cluster.fail(Fatal::Violation(v));
+        let cluster = &mut *self.cluster;
+        if message.kind == Kind::Done && cluster.ends.len() < ENDS_MAX {
+            // A request may come with it, and somebody waits for that.
+            cluster.ends.push((from, message));
+            return;
         }
+        if cluster.ends.iter().any(|(_, end)| end.gfn == message.gfn) {
+            cluster.handle_ends(self.memory);
+        }
+        cluster.handle(self.memory, from, message, page);
     }
 }
 
@@ -145,9 +157,56 @@ impl Cluster {
             hold: Hold::new(u64::from(me.0)),
             hold_ns: hold::mean_ns(None),
             hold_fixed: false,
+            ends: Vec::with_capacity(ENDS_MAX),
             fatal: None,
             rooms_known: false,
         })
+    }
+
+    fn handle(
+        &mut self,
+        memory: &mut impl HostMemory,
+        from: NodeId,
+        message: Message,
+        page: Option<Arrived<'_>>,
+    ) {
+        let mut env = Env { memory, out: &mut self.outbox };
+        if let Err(v) = self.coherence.handle_arrived(&mut env, from, message, page) {
+            self.fail(Fatal::Violation(v));
+        }
+    }
+
+    fn handle_ends(&mut self, memory: &mut impl HostMemory) {
+        while let Some((from, end)) = self.ends.pop() {
+            self.handle(memory, from, end, None);
+        }
+    }
+
+    /// Does what nobody waits for and the paths of messages leave behind: ends
+    /// transactions at this home, takes back frames that the fabric is done
+    /// with, lets patient messages go and tells the fabric what to say of this
+    /// node.
+    pub(crate) fn catch_up(
+        &mut self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        memory: &mut impl HostMemory,
+    ) {
+        self.handle_ends(memory);
+        while let Some(frame) = fabric.poll_released() {
+            self.coherence.released(frame);
+        }
+        self.outbox.end_patience();
+        self.flush_outbox(fabric, now_ns);
+        fabric.set_status(Status {
+            free_frames: u32::try_from(self.coherence.room()).unwrap_or(u32::MAX),
+            masters: u32::try_from(self.coherence.masters()).unwrap_or(u32::MAX),
+        });
+    }
+
+    /// Whether [`Cluster::catch_up`] has something that others wait for in the end.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.ends.is_empty() || self.outbox.is_patient()
     }
 
     fn fail(&mut self, fatal: Fatal) {
@@ -229,19 +288,15 @@ impl Cluster {
         !self.outbox.is_empty()
     }
 
-    /// Hands to the fabric what waits, and takes back frames it is done with.
+    /// Hands to the fabric what waits.
+    #[inline]
     pub(crate) fn flush_outbox(&mut self, fabric: &mut Fabric, now_ns: u64) {
-        while let Some(frame) = fabric.poll_released() {
-            self.coherence.released(frame);
+        if self.outbox.is_empty() {
+            return;
         }
         if let Err((to, error)) = self.outbox.flush_to(fabric, now_ns) {
             self.fail(Fatal::Send(to, error));
         }
-        let status = Status {
-            free_frames: u32::try_from(self.coherence.room()).unwrap_or(u32::MAX),
-            masters: u32::try_from(self.coherence.masters()).unwrap_or(u32::MAX),
-        };
-        fabric.set_status(status);
     }
 
     /// Takes over what the fabric knows of every node's room at start.

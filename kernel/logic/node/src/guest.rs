@@ -182,7 +182,8 @@ impl Guest {
         match self.wait {
             Wait::Nothing => None,
             Wait::Fault { gfn, access, ahead, kind } => {
-                if !self.fetched(at, gfn, access, ahead) {
+                let ready = at.cluster.coherence().is_ready(at.memory, gfn, access);
+                if !ready && !self.fetched(at, gfn, access, ahead) {
                     return Some(self.blocked());
                 }
                 self.stamps.mapped = (at.tsc)();

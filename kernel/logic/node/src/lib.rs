@@ -150,8 +150,10 @@ impl Node {
         }
     }
 
-    /// Does what time demands: retransmissions, heartbeats, accesses of this
-    /// node itself. Bounded work.
+    /// Does what time demands and what nobody waits for: retransmissions,
+    /// heartbeats, acknowledgements, ends of transactions, accesses of this
+    /// node itself. Bounded work; to be called when what came has been handled
+    /// and what that led to has been sent.
     pub fn tick(&mut self, tsc: u64, memory: &mut impl HostMemory) {
         let now_ns = self.clock.ns(tsc);
         if self.fabric.poll_timeout().is_some_and(|at| at <= now_ns) {
@@ -161,6 +163,7 @@ impl Node {
         if !cluster.rooms_known {
             cluster.learn_rooms(&self.fabric);
         }
+        cluster.catch_up(&mut self.fabric, now_ns, memory);
         if cluster.acting() {
             cluster.act(memory);
         }
@@ -189,7 +192,7 @@ impl Node {
     /// whenever something else happens.
     #[must_use]
     pub fn timeout_ns(&self) -> Option<u64> {
-        if self.cluster.as_ref().is_some_and(Cluster::acting) {
+        if self.cluster.as_ref().is_some_and(|c| c.acting() || c.is_behind()) {
             return Some(0);
         }
         let hold = self.cluster.as_ref().and_then(Cluster::hold_until_ns);

@@ -7,7 +7,7 @@
 use super::actor::Control;
 use super::glimpse::Glimpses;
 use super::rooms::Rooms;
-use addr::{Frame, NodeId};
+use addr::{Frame, Gfn, NodeId};
 use alloc::collections::VecDeque;
 use coherence::{Class, Kind, Message, Output};
 use core::array;
@@ -23,6 +23,8 @@ const CONGESTED: usize = ROOM / 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     queues: [VecDeque<Outgoing>; Channel::COUNT],
+    /// What nobody waits for, until time is looked at.
+    patient: VecDeque<(Gfn, Outgoing)>,
     pub(crate) rooms: Rooms,
     pub(crate) flush_owed: bool,
     pub(crate) glimpses: Glimpses,
@@ -37,7 +39,16 @@ impl Output for Outbox {
         };
         // Nobody waits for the end of a transaction but who wants the same page.
         let patient = message.kind == Kind::Done;
-        self.push(Outgoing { to, channel, body: message.to_bytes(), page, patient });
+        let outgoing = Outgoing { to, channel, body: message.to_bytes(), page, patient };
+        if patient {
+            self.patient.push_back((message.gfn, outgoing));
+            return;
+        }
+        if self.patient.iter().any(|(gfn, _)| *gfn == message.gfn) {
+            // The home would let a request wait for the end of the last one.
+            self.end_patience();
+        }
+        self.push(outgoing);
     }
 
     fn free_frames(&self, node: NodeId) -> u64 {
@@ -58,6 +69,7 @@ impl Outbox {
     pub(crate) fn new(nodes: usize) -> Outbox {
         Outbox {
             queues: array::from_fn(|_| VecDeque::with_capacity(ROOM)),
+            patient: VecDeque::with_capacity(ROOM),
             rooms: Rooms::new(nodes),
             flush_owed: false,
             glimpses: Glimpses::default(),
@@ -72,15 +84,29 @@ impl Outbox {
         self.push(Outgoing { to, channel, body: control.to_bytes(), page: None, patient: false });
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits but what is patient.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Whether there is anything patient.
+    #[inline]
+    pub(crate) fn is_patient(&self) -> bool {
+        !self.patient.is_empty()
+    }
+
+    /// Lets what was patient leave with the rest.
+    pub(crate) fn end_patience(&mut self) {
+        while let Some((_, message)) = self.patient.pop_front() {
+            self.push(message);
+        }
     }
 
     /// Whether so much waits that this node should ask for nothing new: each
     /// fetch it ends leaves a message here.
     pub(crate) fn is_congested(&self) -> bool {
-        self.queues.iter().any(|q| q.len() >= CONGESTED)
+        self.queues.iter().any(|q| q.len() >= CONGESTED) || self.patient.len() >= CONGESTED
     }
 
     /// Hands the fabric what it takes now.
@@ -91,12 +117,13 @@ impl Outbox {
     ) -> Result<(), (NodeId, SendError)> {
         for channel in Channel::BY_URGENCY {
             let queue = &mut self.queues[channel.index()];
-            while let Some(&message) = queue.front() {
+            while let Some(message) = queue.pop_front() {
                 match fabric.send(now_ns, message) {
-                    Ok(()) => {
-                        queue.pop_front();
+                    Ok(()) => {}
+                    Err(SendError::Full) => {
+                        queue.push_front(message);
+                        break;
                     }
-                    Err(SendError::Full) => break,
                     // The cluster is ending; nothing more will be answered.
                     Err(SendError::Stopped | SendError::NoSuchPeer) => queue.clear(),
                     Err(error @ SendError::NotFormed) => return Err((message.to, error)),
@@ -110,7 +137,6 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use addr::Gfn;
     use fabric::Config;
 
     const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -156,10 +182,27 @@ mod tests {
         for _ in 0..CONGESTED + 100 {
             outbox.send(peer, message(Kind::GetShared), None);
         }
-        outbox.send(peer, message(Kind::Done), None);
+        outbox.send(peer, message(Kind::Promoted), None);
         assert!(outbox.is_congested());
         assert_eq!(outbox.flush_to(&mut fabric, 0), Ok(()));
         assert!(outbox.queues[Channel::Response.index()].is_empty());
         assert_eq!(outbox.queues[Channel::Request.index()].len(), CONGESTED + 96);
+    }
+
+    #[test]
+    fn a_done_waits_for_time_or_for_the_next_request_of_its_page() {
+        let peer = NodeId(1);
+        let mut outbox = Outbox::new(2);
+        let message = |kind, gfn| Message::new(kind, Gfn(gfn), peer);
+        outbox.send(peer, message(Kind::Done, 1), None);
+        assert!(outbox.is_empty() && outbox.is_patient());
+        outbox.send(peer, message(Kind::GetExclusive, 2), None);
+        assert!(outbox.is_patient());
+        outbox.send(peer, message(Kind::GetExclusive, 1), None);
+        assert!(!outbox.is_patient());
+        assert_eq!(outbox.queues[Channel::Response.index()].len(), 1);
+        outbox.send(peer, message(Kind::Done, 3), None);
+        outbox.end_patience();
+        assert_eq!(outbox.queues[Channel::Response.index()].len(), 2);
     }
 }

@@ -72,6 +72,13 @@ struct Stream {
     writes: bool,
 }
 
+/// How a miss belongs to a stream.
+enum Found {
+    Expected,
+    Near,
+    Oldest,
+}
+
 const fn distance(from: Gfn, to: Gfn) -> i64 {
     to.0.wrapping_sub(from.0) as i64
 }
@@ -171,24 +178,40 @@ impl Streams {
     /// ahead of it. At random that is nothing.
     pub fn miss(&mut self, gfn: Gfn, open: bool) -> Run {
         self.clock = self.clock.wrapping_add(1).max(1);
-        let streams = &mut self.streams;
-        let near =
-            |s: &&mut Stream| s.used != 0 && s.last != gfn && distance(s.last, gfn).abs() <= NEAR;
-        let stream = if let Some(i) = streams.iter().position(|s| s.steps_to(gfn).is_some()) {
-            streams[i].goes_on(gfn, open);
-            &mut streams[i]
-        } else if let Some(s) =
-            streams.iter_mut().filter(near).min_by_key(|s| distance(s.last, gfn).abs())
-        {
-            s.turns(gfn);
-            s
-        } else {
-            let s = streams.iter_mut().min_by_key(|s| s.used).expect("there are streams");
-            *s = Stream { last: gfn, ..Stream::default() };
-            s
-        };
+        let (at, how) = self.find(gfn);
+        let stream = &mut self.streams[at];
+        match how {
+            Found::Expected => stream.goes_on(gfn, open),
+            Found::Near => stream.turns(gfn),
+            Found::Oldest => *stream = Stream { last: gfn, ..Stream::default() },
+        }
         stream.used = self.clock;
         stream.ask(gfn)
+    }
+
+    /// The stream that a miss belongs to: one that comes by there, else the
+    /// nearest, else one to be forgotten for a new one.
+    fn find(&self, gfn: Gfn) -> (usize, Found) {
+        let (mut nearest, mut oldest) = ((NEAR as u64 + 1, 0), (u32::MAX, 0));
+        for (at, stream) in self.streams.iter().enumerate() {
+            if stream.used < oldest.0 {
+                oldest = (stream.used, at);
+            }
+            if stream.used == 0 {
+                continue;
+            }
+            if stream.steps_to(gfn).is_some() {
+                return (at, Found::Expected);
+            }
+            let away = distance(stream.last, gfn).unsigned_abs();
+            if away != 0 && away < nearest.0 {
+                nearest = (away, at);
+            }
+        }
+        match nearest {
+            (away, at) if away <= NEAR as u64 => (at, Found::Near),
+            _ => (oldest.1, Found::Oldest),
+        }
     }
 
     /// Notes that the guest writes to a page that it could only read.

@@ -99,6 +99,7 @@ impl PageTable {
         self.large
     }
 
+    #[inline]
     fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
         let mut table = self.root;
         for level in [4, 3, 2] {
