@@ -88,9 +88,9 @@ bitflags! {
 }
 
 bitflags! {
-    /// Virtual interrupt control, offset 060h. The low byte is V_TPR and bits
-    /// 16 to 19 V_INTR_PRIO; see [`VirtualInterrupt::with_tpr`] and
-    /// [`VirtualInterrupt::with_pending`].
+    /// Virtual interrupt control, offset 060h. The low byte is V_TPR, bits 16
+    /// to 19 are V_INTR_PRIO and 32 to 39 V_INTR_VECTOR; see
+    /// [`VirtualInterrupt::with_tpr`] and [`VirtualInterrupt::with_pending`].
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     #[repr(transparent)]
     pub struct VirtualInterrupt: u64 {
@@ -109,6 +109,7 @@ bitflags! {
 impl VirtualInterrupt {
     const TPR: u64 = 0xF;
     const PRIORITY: u64 = 0xF << 16;
+    const VECTOR: u64 = 0xFF << 32;
 
     /// V_TPR, which is the guest's CR8.
     #[must_use]
@@ -122,17 +123,19 @@ impl VirtualInterrupt {
         Self::from_bits_retain(self.bits() & !0xFF | tpr as u64 & Self::TPR)
     }
 
-    /// The same with a pending virtual interrupt that V_TPR does not hold back.
+    /// The same with a pending virtual interrupt that V_TPR does not hold
+    /// back. Where VINTR is intercepted, its vector does not matter.
     #[must_use]
-    pub const fn with_pending(self) -> Self {
+    pub const fn with_pending(self, vector: u8) -> Self {
         let pending = Self::PRIORITY | Self::IGNORE_TPR.bits() | Self::IRQ.bits();
-        Self::from_bits_retain(self.bits() | pending)
+        let vector = (vector as u64) << 32;
+        Self::from_bits_retain(self.bits() & !Self::VECTOR | pending | vector)
     }
 
     /// The same without a pending virtual interrupt.
     #[must_use]
     pub const fn without_pending(self) -> Self {
-        let off = Self::IRQ.bits() | Self::PRIORITY | Self::IGNORE_TPR.bits();
+        let off = Self::IRQ.bits() | Self::PRIORITY | Self::IGNORE_TPR.bits() | Self::VECTOR;
         Self::from_bits_retain(self.bits() & !off)
     }
 }
@@ -289,13 +292,15 @@ mod tests {
     fn a_pending_interrupt_is_packed_as_the_manual_says() {
         let base = VirtualInterrupt::MASKING.with_tpr(0x7);
         assert_eq!(base.bits(), 0x0100_0007);
-        assert_eq!(base.with_pending().bits(), 0x011F_0107);
-        assert_eq!(base.with_pending().without_pending(), base);
+        assert_eq!(base.with_pending(0).bits(), 0x011F_0107);
+        assert_eq!(base.with_pending(0xEC).bits(), 0xEC_011F_0107);
+        assert_eq!(base.with_pending(0xEC).with_pending(0x30), base.with_pending(0x30));
+        assert_eq!(base.with_pending(0xEC).without_pending(), base);
     }
 
     #[test]
     fn tpr_has_four_bits_and_touches_nothing_else() {
-        let busy = VirtualInterrupt::MASKING.with_pending();
+        let busy = VirtualInterrupt::MASKING.with_pending(0xEC);
         assert_eq!(busy.with_tpr(0xFF).tpr(), 0xF);
         assert_eq!(busy.with_tpr(0xFF).bits() & !0xFF, busy.bits());
         assert_eq!(busy.with_tpr(0xFF).with_tpr(2).tpr(), 2);

@@ -38,6 +38,14 @@ impl Injection {
         })
     }
 
+    /// The vector of an interrupt that may go as a virtual one (V_IRQ). Below
+    /// 32 it may not: QEMU then tells of one cut short as of an exception.
+    #[must_use]
+    pub fn as_virtual(self) -> Option<u8> {
+        let goes = self.is_some() && self.0 & KIND == INTERRUPT && self.vector() >= 32;
+        goes.then(|| self.vector())
+    }
+
     /// The event to inject again after an exit that told `cut_short` in
     /// EXITINTINFO, where `tried` is what had been injected.
     ///
@@ -53,6 +61,9 @@ impl Injection {
         let software = matches!(event.vector(), 3 | 4) && event != tried;
         match event.0 & KIND {
             INTERRUPT | NMI => event,
+            // No exception has such a vector: what QEMU 7.2 tells of a virtual
+            // interrupt.
+            EXCEPTION if event.vector() >= 32 => Injection::of(Event::Interrupt(event.vector())),
             EXCEPTION if !software => event,
             _ => Injection::NONE,
         }
@@ -157,6 +168,17 @@ mod tests {
         let stale = exception(6, None).bits() | 0xDEAD << 32;
         assert_eq!(Injection::again(stale, Injection::NONE), exception(6, None));
         assert_eq!(Injection::again(fault.bits() & !VALID, fault), Injection::NONE);
+    }
+
+    #[test]
+    fn a_virtual_interrupt_cut_short_is_an_interrupt() {
+        let tried = Injection::of(Event::Interrupt(0xEC));
+        assert_eq!(tried.as_virtual(), Some(0xEC));
+        assert_eq!(Injection::again(0x8000_03EC, tried), tried);
+        for other in [Injection::of(Event::Interrupt(8)), Injection::of(Event::Nmi)] {
+            assert_eq!(other.as_virtual(), None);
+        }
+        assert_eq!(Injection::NONE.as_virtual(), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The virtual processor.
 
-use crate::control::{Clean, Control, Intercept3, TlbControl};
+use crate::control::{Clean, Control, Intercept3, TlbControl, VirtualInterrupt};
 use crate::detect::{Features, SvmFlags};
 use crate::enable::Block;
 use crate::exits::{Meaning, RawExit, code, decode};
@@ -37,6 +37,8 @@ pub struct SvmVcpu {
     /// The last run began with that step.
     stepping: bool,
     pending: Injection,
+    /// The last run began with `pending` as a virtual interrupt.
+    virtually: bool,
 }
 
 /// A single step to get behind what holds an NMI back: the IRET of the last
@@ -65,6 +67,7 @@ impl SvmVcpu {
             step: None,
             stepping: false,
             pending: Injection::NONE,
+            virtually: false,
         };
         vcpu.set_xcr0(1);
         vcpu
@@ -119,16 +122,49 @@ impl SvmVcpu {
         self.stepping = true;
     }
 
+    /// Makes an interrupt that waits a virtual one (V_IRQ, APM 15.21.4), which
+    /// the guest takes before its first instruction as it does an injected one.
+    ///
+    /// QEMU 7.2 keeps an interrupt from EVENTINJ as its processor's current
+    /// exception until the next one: kicked by another thread in between, it
+    /// delivers it a second time, whatever IF says. An open window has V_IRQ
+    /// for itself.
+    fn plan_interrupt(&mut self) {
+        self.virtually = false;
+        let Some(vector) = self.pending.as_virtual() else { return };
+        let held = self.registers.rflags & RFLAGS_IF == 0 || self.in_shadow();
+        if held || self.vmcb().control.intercept3.contains(Intercept3::VINTR) {
+            return;
+        }
+        let c = self.control(Clean::TPR);
+        c.virtual_interrupt = c.virtual_interrupt.with_pending(vector);
+        self.virtually = true;
+    }
+
+    /// Takes a virtual interrupt back after the run, and says if the guest has
+    /// yet to take it: a physical interrupt or an exit on its way came first.
+    fn end_interrupt(&mut self) -> bool {
+        if !self.virtually {
+            return false;
+        }
+        let c = self.control(Clean::TPR);
+        let waits = c.virtual_interrupt.contains(VirtualInterrupt::IRQ);
+        c.virtual_interrupt = c.virtual_interrupt.without_pending();
+        waits
+    }
+
     /// Writes into the VMCB what the run needs.
     fn commit(&mut self) {
         self.plan_step();
+        self.plan_interrupt();
         let step = if self.stepping { RFLAGS_TF } else { 0 };
         let flush = match self.flush_owed {
             false => TlbControl::NOTHING,
             true if self.features.svm.contains(SvmFlags::FLUSH_BY_ASID) => TlbControl::GUEST,
             true => TlbControl::EVERYTHING,
         };
-        let (registers, clean, event) = (self.registers, self.clean, self.pending);
+        let event = if self.virtually { Injection::NONE } else { self.pending };
+        let (registers, clean) = (self.registers, self.clean);
         let vmcb = self.vmcb_mut();
         vmcb.control.tlb_control = flush;
         vmcb.control.clean = clean;
@@ -149,11 +185,7 @@ impl SvmVcpu {
         if raw.is_refused() {
             return raw;
         }
-        let again = match raw.code {
-            // What could not be delivered is why it shut down.
-            code::SHUTDOWN => Injection::NONE,
-            _ => Injection::again(c.exit_int_info, self.pending),
-        };
+        let cut_short = Injection::again(c.exit_int_info, self.pending);
         let (rax, rsp, rip, rflags) = (s.rax, s.rsp, s.rip, s.rflags);
         self.registers.gpr[RAX] = rax;
         self.registers.gpr[RSP] = rsp;
@@ -163,7 +195,12 @@ impl SvmVcpu {
         self.registers.rflags = if stepping { rflags & !RFLAGS_TF } else { rflags };
         self.flush_owed = false;
         self.clean = Clean::all();
-        self.pending = again;
+        self.pending = match (raw.code, self.end_interrupt()) {
+            // What could not be delivered is why it shut down.
+            (code::SHUTDOWN, _) => Injection::NONE,
+            (_, true) => self.pending,
+            (_, false) => cut_short,
+        };
         raw
     }
 
@@ -305,7 +342,7 @@ impl Vcpu for SvmVcpu {
         let c = self.control(Clean::TPR);
         let pending = c.virtual_interrupt;
         c.virtual_interrupt =
-            if wanted { pending.with_pending() } else { pending.without_pending() };
+            if wanted { pending.with_pending(0) } else { pending.without_pending() };
     }
 
     /// What is below CR8 can be taken once the guest has lowered that, which

@@ -20,12 +20,17 @@ fn vcpu(svm: SvmFlags) -> SvmVcpu {
     vcpu
 }
 
-/// Ends a run as the processor would: with an exit, and EVENTINJ consumed.
+/// Ends a run as the processor would: with an exit, EVENTINJ consumed, and a
+/// virtual interrupt taken where nothing holds it.
 fn exit(vcpu: &mut SvmVcpu, change: impl FnOnce(&mut Vmcb)) -> Exit {
     vcpu.commit();
     let vmcb = vcpu.vmcb_mut();
     vmcb.control.exit_int_info = 0;
     vmcb.control.event_injection = 0;
+    let windowed = vmcb.control.intercept3.contains(Intercept3::VINTR);
+    if vmcb.save.rflags & RFLAGS_IF != 0 && !windowed {
+        vmcb.control.virtual_interrupt.remove(VirtualInterrupt::IRQ);
+    }
     change(vmcb);
     let raw = vcpu.collect();
     vcpu.nmi = vcpu.nmi.after_exit(vcpu.registers.rip, raw.code == code::IRET);
@@ -36,24 +41,92 @@ fn cpuid_exit(vcpu: &mut SvmVcpu) -> Exit {
     exit(vcpu, |v| v.control.exit_code = code::CPUID)
 }
 
-#[test]
-fn an_event_cut_short_is_injected_again_and_no_more_after() {
-    let mut v = vcpu(SvmFlags::empty());
-    v.registers_mut().rflags = RFLAGS_IF;
-    assert!(v.can_take_interrupt());
-    v.inject(Event::Interrupt(0x30));
-    assert!(!v.can_take_interrupt() && !v.can_take_nmi());
-    exit(&mut v, |vmcb| {
-        vmcb.control.exit_code = code::NPF;
-        vmcb.control.exit_int_info = 0x8000_0030;
-    });
-    assert!(!v.can_take_interrupt());
-    v.commit();
-    assert_eq!(v.vmcb().control.event_injection, 0x8000_0030);
+/// A guest that interrupts are on for, with one on its way.
+fn interrupted(vector: u8) -> SvmVcpu {
+    let mut v = vcpu(SvmFlags::CLEAN);
+    v.registers_mut().rflags = RFLAGS_IF | RFLAGS_FIXED;
     cpuid_exit(&mut v);
     assert!(v.can_take_interrupt());
+    v.inject(Event::Interrupt(vector));
+    assert!(!v.can_take_interrupt() && !v.can_take_nmi());
+    v
+}
+
+/// What the next run begins with: V_IRQ with its vector, and EVENTINJ.
+fn begins(v: &mut SvmVcpu) -> (Option<u8>, u64) {
     v.commit();
-    assert_eq!(v.vmcb().control.event_injection, 0);
+    let c = &v.vmcb().control;
+    let vector = (c.virtual_interrupt.bits() >> 32) as u8;
+    (c.virtual_interrupt.contains(VirtualInterrupt::IRQ).then_some(vector), c.event_injection)
+}
+
+#[test]
+fn an_interrupt_goes_as_a_virtual_one_and_once() {
+    let mut v = interrupted(0xEC);
+    assert_eq!(begins(&mut v), (Some(0xEC), 0));
+    assert!(!v.vmcb().control.clean.contains(Clean::TPR));
+    cpuid_exit(&mut v);
+    assert!(v.can_take_interrupt());
+    assert_eq!(v.vmcb().control.virtual_interrupt, VirtualInterrupt::MASKING);
+    assert_eq!(begins(&mut v), (None, 0));
+}
+
+/// Its delivery met a nested page fault. A processor has taken V_IRQ back by
+/// then and tells of an interrupt, QEMU does neither.
+#[test]
+fn an_interrupt_cut_short_comes_again_and_no_more_after() {
+    for (told, left) in [(0x8000_0030, false), (0x8000_0330, true)] {
+        let mut v = interrupted(0x30);
+        exit(&mut v, |vmcb| {
+            vmcb.control.exit_code = code::NPF;
+            vmcb.control.exit_int_info = told;
+            vmcb.control.virtual_interrupt.set(VirtualInterrupt::IRQ, left);
+        });
+        assert!(!v.can_take_interrupt());
+        assert_eq!(begins(&mut v), (Some(0x30), 0));
+        cpuid_exit(&mut v);
+        assert!(v.can_take_interrupt());
+        assert_eq!(begins(&mut v), (None, 0));
+    }
+}
+
+#[test]
+fn an_interrupt_that_a_physical_one_overtook_is_kept() {
+    let mut v = interrupted(0xEC);
+    let overtaken = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INTR;
+        vmcb.control.virtual_interrupt.insert(VirtualInterrupt::IRQ);
+    });
+    assert_eq!(overtaken, Exit::HostInterrupt);
+    assert!(!v.can_take_interrupt());
+    assert_eq!(begins(&mut v), (Some(0xEC), 0));
+    // VMRUN refused takes none either.
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INVALID;
+        vmcb.control.virtual_interrupt.insert(VirtualInterrupt::IRQ);
+    });
+    assert_eq!(begins(&mut v), (Some(0xEC), 0));
+}
+
+#[test]
+fn an_open_window_has_the_virtual_interrupt_for_itself() {
+    let mut v = interrupted(0xEC);
+    v.request_window(true);
+    assert_eq!(begins(&mut v), (Some(0), 0x8000_00EC));
+    let opened = exit(&mut v, |vmcb| vmcb.control.exit_code = code::VINTR);
+    assert_eq!((opened, v.pending), (Exit::InterruptWindow, Injection::NONE));
+}
+
+/// What an exception may be told as, and what the guest's IF holds.
+#[test]
+fn other_events_are_injected() {
+    assert_eq!(begins(&mut interrupted(8)), (None, 0x8000_0008));
+    let mut v = interrupted(0xEC);
+    v.registers_mut().rflags &= !RFLAGS_IF;
+    assert_eq!(begins(&mut v), (None, 0x8000_00EC));
+    let mut v = vcpu(SvmFlags::empty());
+    v.inject(Event::UNDEFINED);
+    assert_eq!(begins(&mut v), (None, 0x8000_0306));
 }
 
 #[test]
