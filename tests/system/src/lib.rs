@@ -18,6 +18,7 @@
 mod build;
 mod door;
 mod finished;
+mod kicks;
 mod logs;
 mod nodes;
 mod processes;

@@ -1,10 +1,11 @@
 //! Clusters that the door does not offer, built from the crate `runner`.
 
+use crate::kicks::{self, Kicks};
 use crate::{Folder, build, emulators};
 use runner::cpio::Writer;
 use runner::{Cluster, ClusterConfig, Effect, Ended, LinkOptions, Recipe, Session};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often deadlines are looked at.
@@ -16,6 +17,7 @@ pub struct Nodes {
     pub config: ClusterConfig,
     /// A node that is killed once the guest has printed a text.
     pub kill: Option<(u32, &'static str)>,
+    kick: Option<&'static str>,
     limit: Duration,
     logs: Folder,
 }
@@ -54,7 +56,7 @@ impl Nodes {
             log_dir: Some(logs.path().to_owned()),
             overrides: Default::default(),
         };
-        Nodes { config, kill: None, limit: Duration::from_secs(180), logs }
+        Nodes { config, kill: None, kick: None, limit: Duration::from_secs(180), logs }
     }
 
     /// The same guest in one emulator of the kind `machine`, without Pangaea.
@@ -79,6 +81,21 @@ impl Nodes {
         self
     }
 
+    /// Has the emulator of the only node kicked without pause, once the guest
+    /// has printed a text.
+    #[must_use]
+    pub fn kicked(mut self, text: &'static str) -> Nodes {
+        assert_eq!(self.config.nodes, 1, "the nodes would share a socket");
+        self.config.recipe.args.extend(kicks::arguments(&self.socket()));
+        self.kick = Some(text);
+        self
+    }
+
+    /// Where an emulator that is kicked listens.
+    fn socket(&self) -> PathBuf {
+        self.folder().join("monitor")
+    }
+
     /// The folder of the run's files.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -95,6 +112,7 @@ impl Nodes {
         let mut cluster = Cluster::start(&self.config).expect("the emulators start");
         let absent = self.config.overrides.values().filter(|o| o.absent).count() as u32;
         let direct = self.config.recipe.direct;
+        let socket = self.socket();
         let mut session = Session::new(self.config.nodes - absent, direct, None);
         let mut outcome = Outcome {
             ended: None,
@@ -103,9 +121,10 @@ impl Nodes {
             panics: Vec::new(),
             took: Duration::ZERO,
             lost_for: Duration::ZERO,
+            kicks: 0,
             logs: self.logs,
         };
-        let mut kill = self.kill;
+        let (mut kill, mut kick, mut kicks) = (self.kill, self.kick, None);
         let mut killed = None;
         let mut console = Vec::new();
         while outcome.ended.is_none() && begun.elapsed() < self.limit {
@@ -121,16 +140,21 @@ impl Nodes {
                     }
                 }
             }
+            let printed = |text: &str| console.windows(text.len()).any(|w| w == text.as_bytes());
             if let Some((node, text)) = kill
-                && console.windows(text.len()).any(|w| w == text.as_bytes())
+                && printed(text)
             {
                 cluster.kill(node);
                 (kill, killed) = (None, Some(Instant::now()));
+            }
+            if kick.is_some_and(printed) {
+                (kick, kicks) = (None, Some(Kicks::begin(&socket)));
             }
             outcome.ended = session.ended(cluster.elapsed());
         }
         outcome.lost_for = killed.map_or(Duration::ZERO, |at: Instant| at.elapsed());
         cluster.end();
+        outcome.kicks = kicks.map_or(0, Kicks::end);
         outcome.events = session.events().to_vec();
         outcome.console = String::from_utf8_lossy(&console).into_owned();
         outcome.took = begun.elapsed();
@@ -163,6 +187,8 @@ pub struct Outcome {
     pub took: Duration,
     /// How long it went on once a node was killed.
     pub lost_for: Duration,
+    /// How often its emulator was kicked.
+    pub kicks: u64,
     /// The logs of the nodes.
     pub logs: Folder,
 }

@@ -10,7 +10,8 @@
 //! --machine bare --kernel ...`): a test that fails there is wrong itself, or
 //! the emulator is. Known faults of emulators are beside the test that meets
 //! them ([`report::Report::except`]) and count only if the command line says
-//! `emulator=tcg` or `emulator=bochs`. The word `only=PREFIX,...` picks tests.
+//! `emulator=tcg` or `emulator=bochs`. The word `only=PREFIX,...` picks tests,
+//! and `rounds=N` says how often `interrupt.once` arms the timer.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -35,6 +36,8 @@ mod mmio;
 mod modes;
 #[cfg(target_os = "none")]
 mod msrs;
+#[cfg(target_os = "none")]
+mod once;
 #[cfg(target_os = "none")]
 mod paging;
 #[cfg(target_os = "none")]
@@ -74,6 +77,7 @@ const SUBJECTS: &[&[Test]] = &[
     faults::TESTS,
     interrupts::TESTS,
     timer::TESTS,
+    once::TESTS,
     mmio::TESTS,
     debug::TESTS,
     state::TESTS,
@@ -103,6 +107,9 @@ fn main(boot: &'static guests::boot::BootParams) -> ! {
     paging::install();
     apic::install();
     let emulator = Emulator::named(word("emulator="));
+    if let Ok(rounds) = word("rounds=").parse() {
+        once::ROUNDS.store(rounds, core::sync::atomic::Ordering::Relaxed);
+    }
     let [mut passed, mut skipped, mut failed] = [0; 3];
     for (number, (name, test)) in SUBJECTS.iter().copied().flatten().enumerate() {
         if !word("only=").split(',').any(|prefix| name.starts_with(prefix)) {

@@ -1,0 +1,87 @@
+//! Each interrupt comes once: none lost, none doubled, however long it takes
+//! until the guest next exits.
+
+use crate::report::Report;
+use crate::trap::{self, Frame};
+use crate::{Test, apic};
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use guests::cpu::{stop, tsc};
+
+/// The tests.
+pub(crate) const TESTS: &[Test] = &[("interrupt.once", once)];
+
+/// How often the timer is armed: the word `rounds=N` of the command line.
+pub(crate) static ROUNDS: AtomicU64 = AtomicU64::new(60);
+
+const VECTOR: u8 = 0x44;
+/// RFLAGS.IF.
+const IF: u64 = 1 << 9;
+/// How long the handler stays in the guest, where whatever disturbs the
+/// processor finds an interrupt delivered and no exit since.
+const HOLD_TICKS: u64 = 200_000;
+/// Longest that an interrupt is waited for.
+const WAIT_TICKS: u64 = 1 << 32;
+
+/// The timer was armed, and its interrupt has not come.
+static ARMED: AtomicBool = AtomicBool::new(false);
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// Ends the guest where something is wrong: an emulator that has delivered an
+/// interrupt twice may not get any further, and its TSC may stand.
+fn hold(right: bool, what: &str) {
+    if !right {
+        let taken = TAKEN.load(Relaxed);
+        guests::println!("@suite interrupt.once FAILED: {what} after {taken}");
+        stop();
+    }
+}
+
+/// The timer's handler.
+fn take(frame: &mut Frame) -> bool {
+    if frame.vector != u64::from(VECTOR) {
+        return false;
+    }
+    hold(frame.rflags & IF != 0, "an interrupt with IF clear");
+    hold(ARMED.swap(false, Relaxed), "an interrupt of no timer");
+    let end = tsc() + HOLD_TICKS;
+    while tsc() < end {}
+    hold(apic::bit(apic::ISR, VECTOR), "an interrupt that is not in service");
+    apic::end_of_interrupt();
+    TAKEN.fetch_add(1, Relaxed);
+    true
+}
+
+/// Arms the timer, which then interrupts the guest where it spins or, with
+/// `late`, once the guest lets it in.
+fn round(late: bool, count: u64) {
+    let end = tsc() + WAIT_TICKS;
+    ARMED.store(true, Relaxed);
+    apic::write(apic::INITIAL_COUNT, count);
+    while late && !apic::bit(apic::IRR, VECTOR) {
+        hold(tsc() < end, "no interrupt waits");
+    }
+    // SAFETY: every vector has a handler.
+    unsafe { asm!("sti", "nop") };
+    while ARMED.load(Relaxed) {
+        hold(tsc() < end && !late, "no interrupt comes");
+    }
+    // SAFETY: keeps interrupts out.
+    unsafe { asm!("cli") };
+    let in_use = apic::bit(apic::IRR, VECTOR) || apic::bit(apic::ISR, VECTOR);
+    hold(!in_use, "its vector is in use");
+}
+
+fn once(r: &mut Report) {
+    let rounds = ROUNDS.load(Relaxed);
+    guests::println!("@once {rounds} rounds");
+    trap::hook(Some(take));
+    apic::write(apic::DIVIDE, 0b1011);
+    apic::write(apic::TIMER, u64::from(VECTOR));
+    for number in 0..rounds {
+        round(number % 2 == 1, 20_000 + number * 7919 % 30_000);
+    }
+    apic::write(apic::TIMER, apic::MASKED);
+    trap::hook(None);
+    r.want("taken", TAKEN.load(Relaxed), rounds);
+}
