@@ -128,7 +128,8 @@ impl SvmVcpu {
     /// QEMU 7.2 keeps an interrupt from EVENTINJ as its processor's current
     /// exception until the next one: kicked by another thread in between, it
     /// delivers it a second time, whatever IF says. An open window has V_IRQ
-    /// for itself.
+    /// for itself: an interrupt of the 8259 pair is still injected while one of
+    /// the local APIC waits.
     fn plan_interrupt(&mut self) {
         self.virtually = false;
         let Some(vector) = self.pending.as_virtual() else { return };
