@@ -1,7 +1,8 @@
 //! The price of the layer itself: the same guest on one node and straight in
 //! the emulator. Printed as ratios; asserted for sanity only, as the times
-//! are those of a busy host.
+//! are those of a busy host. And what a guest that does nothing costs.
 
+use std::collections::BTreeMap;
 use system::{Door, number, serial};
 
 /// Times in milliseconds that one run gave.
@@ -53,4 +54,49 @@ fn the_layer_has_its_price() {
         // A NaN, a zero and a runaway fail alike.
         assert!((0.2..100.0).contains(&ratio), "{what}: {ratio}");
     }
+}
+
+/// A guest that sleeps: its exits by kind, nested page faults among them, and
+/// the interrupts of its timer.
+fn sleep(seconds: u32) -> (BTreeMap<String, f64>, f64) {
+    let script = format!("sleep {seconds}; grep LOC /proc/interrupts");
+    let run = Door::run("--nodes 2 --memory 256M --json").shell(&script).within(240).finish();
+    let record = run.expect(0).record();
+    let of_leader = |name| {
+        let event = record.events(name).find(|event| event["node"] == 0);
+        event.unwrap_or_else(|| panic!("no {name} of the leader")).clone()
+    };
+    let exits = of_leader("exits");
+    let kinds = exits.as_object().expect("kinds").iter().filter(|(name, _)| *name != "node");
+    let counts = kinds.filter_map(|(name, count)| Some((name.clone(), count.as_f64()?)));
+    let mut counts: BTreeMap<String, f64> = counts.collect();
+    let faults = of_leader("stages")["faults"].as_object().expect("faults").clone();
+    let faults = faults.values().filter_map(|kind| kind["count"].as_f64()).sum();
+    counts.insert("page fault".to_owned(), faults);
+    (counts, number(record.stdout(), "LOC:").expect("timer interrupts") as f64)
+}
+
+/// Two boots that differ in how long the guest then sleeps.
+#[test]
+fn a_quiet_guest_exits_for_its_timer_only() {
+    const FIRST: u32 = 1;
+    const MORE: u32 = 15;
+    /// What a timer interrupt of Linux takes: HLT, the host's interrupt or the
+    /// window, and the MSRs of TSC deadline and end of interrupt.
+    const TIMER: [&str; 4] = ["hlt", "host interrupt", "interrupt window", "wrmsr"];
+    let _turn = serial("quiet guest");
+    let (before, timer_before) = sleep(FIRST);
+    let (after, timer_after) = sleep(FIRST + MORE);
+    let mut others = 0.0;
+    for (kind, count) in &after {
+        let a_second = (count - before[kind]) / f64::from(MORE);
+        println!("{kind:<18} {a_second:6.1} a second");
+        if !TIMER.contains(&kind.as_str()) {
+            others += a_second;
+        }
+    }
+    let timer = (timer_after - timer_before) / f64::from(MORE);
+    println!("{others:.1} a second besides {timer:.1} timer interrupts");
+    assert!(timer > 0.0, "the guest was awake at times");
+    assert!(others < 10.0, "a quiet guest's exits besides its timer");
 }
