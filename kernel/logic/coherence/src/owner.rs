@@ -23,7 +23,7 @@ impl Coherence {
         if takes && self.held.contains(&gfn) {
             return self.defer(env, from, message);
         }
-        let entry = self.table.get(env.memory, gfn);
+        let entry = self.approach(env.memory, gfn);
         match (message.kind, entry.state) {
             (Kind::ForwardShared | Kind::ForwardExclusive, PageState::Invalid) => {
                 if self.grant_may_come(gfn) || self.is_moving(gfn) {

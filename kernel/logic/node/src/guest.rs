@@ -267,7 +267,7 @@ impl Guest {
         gfn: Gfn,
         access: Access,
     ) -> Step {
-        let entry = at.cluster.coherence().entry(at.memory, gfn);
+        let entry = at.cluster.coherence_mut().approach(at.memory, gfn);
         let kind = match (entry.state, access) {
             (PageState::Invalid, Access::Read) => FaultKind::Read,
             (PageState::Invalid, Access::Write) => FaultKind::Write,

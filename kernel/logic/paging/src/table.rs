@@ -37,7 +37,13 @@ pub struct PageTable {
     root: Frame,
     tables: u64,
     large: u64,
+    /// Where the last walk of [`PageTable::approach`] ended: the run's first page and its
+    /// table of leaves. It stays true, as no table is ever taken away.
+    near: (Gfn, Frame),
 }
+
+/// The run of no page.
+const NOWHERE: (Gfn, Frame) = (Gfn(u64::MAX), Frame(0));
 
 /// One page met by [`PageTable::scan`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +78,7 @@ impl PageTable {
     ) -> Result<PageTable, OutOfFrames> {
         let root = pool.allocate().ok_or(OutOfFrames)?;
         memory.zero(root);
-        Ok(PageTable { format, root, tables: 1, large: 0 })
+        Ok(PageTable { format, root, tables: 1, large: 0, near: NOWHERE })
     }
 
     /// The vendor's bits.
@@ -99,8 +105,30 @@ impl PageTable {
         self.large
     }
 
+    /// Says that several looks at a page and changes of it are to come: they
+    /// need not walk the table from its root each time.
+    #[inline]
+    pub fn approach(&mut self, memory: &impl HostMemory, gfn: Gfn) {
+        if let Some(Slot { table, large: false, .. }) = self.find(memory, gfn) {
+            self.near = (gfn.run_start(), table);
+        }
+    }
+
+    /// The table of leaves of a page that was approached.
+    #[inline]
+    fn nearby(&self, gfn: Gfn) -> Option<Frame> {
+        (self.near.0 == gfn.run_start()).then_some(self.near.1)
+    }
+
     #[inline]
     fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
+        match self.nearby(gfn) {
+            Some(table) => Some(Slot { table, index: index_at(gfn, 1), large: false }),
+            None => self.walk(memory, gfn),
+        }
+    }
+
+    fn walk(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
         let mut table = self.root;
         for level in [4, 3, 2] {
             let index = index_at(gfn, level);
@@ -138,7 +166,10 @@ impl PageTable {
         pool: &mut FramePool,
         gfn: Gfn,
     ) -> Result<Slot, OutOfFrames> {
-        let table = self.descend(memory, pool, gfn, 1)?;
+        let table = match self.nearby(gfn) {
+            Some(table) => table,
+            None => self.descend(memory, pool, gfn, 1)?,
+        };
         Ok(Slot { table, index: index_at(gfn, 1), large: false })
     }
 

@@ -152,3 +152,26 @@ fn a_scan_looks_at_no_more_than_it_may() {
     let (found, next) = t.scan(&m, Gfn(0), end, 100);
     assert!(found.is_none() && next.is_some_and(|at| at > Gfn(90) && at <= Gfn(100)), "{next:?}");
 }
+
+#[test]
+fn what_was_approached_is_what_a_walk_finds() {
+    let (mut t, mut p, mut m) = setup();
+    let (held, zero) = (Entry::held(PageState::Shared, Frame(9)), Entry::zero(PageState::Owned));
+    // No table of leaves yet, then a large leaf, which comes apart.
+    t.approach(&m, Gfn(512));
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(512), zero), Ok(true));
+    t.approach(&m, Gfn(513));
+    assert!(t.is_large(&m, Gfn(513)));
+    assert_eq!(t.set(&mut m, &mut p, Gfn(513), held), Ok(Flush::None));
+    t.approach(&m, Gfn(513));
+    let far = Gfn(1 << 27 | 513);
+    assert_eq!(t.set(&mut m, &mut p, far, held), Ok(Flush::None));
+    assert_eq!(t.set(&mut m, &mut p, Gfn(514), held), Ok(Flush::None));
+    let other = t.clone();
+    t.approach(&m, far);
+    for t in [&t, &other] {
+        let at = |n| t.get(&m, Gfn(n));
+        assert_eq!([at(512), at(513), at(514), at(515)], [zero, held, held, zero]);
+        assert_eq!((t.get(&m, far), at(1024)), (held, Entry::default()));
+    }
+}
