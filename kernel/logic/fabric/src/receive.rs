@@ -6,7 +6,9 @@ use crate::peer::News;
 use crate::receiver::Verdict;
 use crate::{Drop, Event, RefuseReason, Sink, Status, StopReason};
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
-use wire::{BROADCAST, Body, Data, Header, Hello, Packet, Payload, Probe, ProbeReply, Refuse};
+use wire::{
+    BROADCAST, Body, Data, Header, Hello, Kind, Packet, Payload, Probe, ProbeReply, Refuse,
+};
 
 impl Fabric {
     /// Takes a received frame that starts with its Ethernet header. What is
@@ -14,7 +16,7 @@ impl Fabric {
     pub fn handle_frame(&mut self, now_ns: u64, frame: &[u8], sink: &mut impl Sink) {
         self.note_time(now_ns);
         // The page of a message may lie behind its header only.
-        self.handle(Packet::parse(frame).map_err(Drop::from), &mut Frame::default(), sink);
+        self.handle((frame, None), &mut Frame::default(), sink);
     }
 
     /// Takes a received frame whose whole page has landed in the page frame
@@ -28,28 +30,40 @@ impl Fabric {
         sink: &mut impl Sink,
     ) {
         self.note_time(now_ns);
-        self.handle(Packet::parse_apart(frame, PAGE_SIZE).map_err(Drop::from), landed, sink);
+        self.handle((frame, Some(PAGE_SIZE)), landed, sink);
     }
 
     #[inline]
-    fn handle(
-        &mut self,
-        packet: Result<Packet<'_>, Drop>,
-        landed: &mut Frame,
-        sink: &mut impl Sink,
-    ) {
-        if let Err(reason) = packet.and_then(|p| self.take(&p, landed, sink)) {
+    fn handle(&mut self, frame: (&[u8], Option<usize>), landed: &mut Frame, sink: &mut impl Sink) {
+        if let Err(reason) = self.take(frame, landed, sink) {
             self.io.counters.drop(reason);
         }
     }
 
+    /// Takes a frame whose payload may lie apart. Somebody waits for what Data
+    /// brings: it is not put together with all that a frame can be.
+    #[inline]
     fn take(
         &mut self,
-        packet: &Packet<'_>,
+        (frame, apart): (&[u8], Option<usize>),
         landed: &mut Frame,
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        let header = &packet.header;
+        let header = Header::parse(frame)?;
+        if header.kind == Kind::Data {
+            let data = Data::parse(frame, &header, apart)?;
+            self.addressed(&header)?;
+            self.data(&header, &data, landed, sink)?;
+        } else {
+            self.take_rare(&Packet::parse_body(frame, header, apart)?)?;
+        }
+        self.io.counters.frames_in[header.kind.index()] += 1;
+        Ok(())
+    }
+
+    /// Whether a frame is for this node of this cluster.
+    #[inline]
+    fn addressed(&self, header: &Header) -> Result<(), Drop> {
         let config = &self.io.config;
         if header.cluster != config.cluster {
             return Err(Drop::OtherCluster);
@@ -59,11 +73,18 @@ impl Fabric {
         }
         // Of our own address only what tells two holders of it apart.
         let own = header.src == config.mac;
-        if own && !matches!(packet.body, Body::Hello(_) | Body::Refuse(_)) {
+        if own && !matches!(header.kind, Kind::Hello | Kind::Refuse) {
             return Err(Drop::Echo);
         }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn take_rare(&mut self, packet: &Packet<'_>) -> Result<(), Drop> {
+        let header = &packet.header;
+        self.addressed(header)?;
         match &packet.body {
-            Body::Data(data) => self.data(header, data, landed, sink)?,
+            Body::Data(_) => unreachable!("Data is not rare"),
             Body::Ack(link) | Body::Heartbeat(link) => {
                 let node = self.peer(header)?;
                 self.acknowledged(node, link)?;
@@ -102,7 +123,6 @@ impl Fabric {
             Body::Probe(probe) => self.probed(header, *probe)?,
             Body::ProbeReply(reply) => self.probe_replied(header, reply)?,
         }
-        self.io.counters.frames_in[header.kind.index()] += 1;
         Ok(())
     }
 

@@ -63,31 +63,34 @@ impl Fabric {
         }
         let room = buf.len().min(links.frame_bytes);
         let mut writer = DataWriter::new(&mut buf[..room]);
-        let mut page = None;
+        let (mut page, mut paged) = (None, None);
         // Messages without a page first, together: they are short, bounded by
         // their windows, and a request is what somebody waits for.
         for channel in Channel::BY_URGENCY {
             let sender = &mut peer.senders[channel.index()];
-            while writer.room() {
-                let Some(due) = sender.due(plan.parts).filter(|due| due.parts == 0) else { break };
+            while let Some(due) = sender.due(plan.parts) {
+                if due.parts != 0 {
+                    paged = paged.or(Some(channel));
+                    break;
+                }
+                if !writer.room() {
+                    break;
+                }
                 let Due { sequence, part, parts, body, .. } = due;
                 writer.push(&Message { channel, sequence, part, parts, body });
                 sender.took(sequence, now);
             }
         }
         // A page, or a part of one, has a frame for itself.
-        for channel in Channel::BY_URGENCY {
-            if writer.count() != 0 {
-                break;
-            }
+        if let Some(channel) = paged.filter(|_| writer.count() == 0) {
             let sender = &mut peer.senders[channel.index()];
-            let Some(due) = sender.due(plan.parts) else { continue };
+            let due = sender.due(plan.parts).expect("it was due just now");
             let Due { sequence, part, parts, body, .. } = due;
             writer.push(&Message { channel, sequence, part, parts, body });
-            if let Some(frame) = due.page {
+            page = due.page.map(|frame| {
                 let (offset, len) = plan.slice(part);
-                page = Some(PageSlice { frame, offset, len });
-            }
+                PageSlice { frame, offset, len }
+            });
             sender.took(sequence, now);
         }
         let kind = match (writer.count(), peer.ack_now, peer.heartbeat_now) {

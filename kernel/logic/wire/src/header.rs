@@ -52,9 +52,12 @@ impl Header {
         put(buf, 44, self.masters.to_le_bytes());
     }
 
-    /// Reads the header; the check is not looked at yet.
+    /// Reads the header; the check, which covers more, is not looked at yet.
+    ///
+    /// # Errors
+    /// Says what is wrong; no input panics.
     #[inline]
-    pub(crate) fn parse(frame: &[u8]) -> Result<Header, WireError> {
+    pub fn parse(frame: &[u8]) -> Result<Header, WireError> {
         let Some(b) = frame.first_chunk::<HEADER_BYTES>() else {
             let foreign = frame.get(12..14) != Some(&ETHERTYPE.to_be_bytes()[..]);
             return Err(if foreign { WireError::Foreign } else { WireError::Short });

@@ -186,8 +186,13 @@ impl<'a> Data<'a> {
         self.messages.iter().filter_map(|m| Message::parse(m).ok())
     }
 
+    /// Checks and reads a Data frame that has this header; its payload lies
+    /// behind the messages, or `apart` where that is given.
+    ///
+    /// # Errors
+    /// Says what is wrong; no input panics.
     #[inline]
-    pub(crate) fn parse(
+    pub fn parse(
         frame: &'a [u8],
         header: &Header,
         apart: Option<usize>,

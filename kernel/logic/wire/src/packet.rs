@@ -48,9 +48,8 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// Says what is wrong; no input panics.
-    #[inline]
     pub fn parse(frame: &'a [u8]) -> Result<Packet<'a>, WireError> {
-        Packet::read(frame, None)
+        Packet::parse_body(frame, Header::parse(frame)?, None)
     }
 
     /// Checks and reads a frame of which `frame` is all but the payload, which
@@ -59,12 +58,19 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// As [`Packet::parse`]; also for kinds that have no payload.
     pub fn parse_apart(frame: &'a [u8], payload: usize) -> Result<Packet<'a>, WireError> {
-        Packet::read(frame, Some(payload))
+        Packet::parse_body(frame, Header::parse(frame)?, Some(payload))
     }
 
-    #[inline]
-    fn read(frame: &'a [u8], apart: Option<usize>) -> Result<Packet<'a>, WireError> {
-        let header = Header::parse(frame)?;
+    /// Checks and reads what follows a frame's `header`; the payload is `apart`
+    /// where that is given.
+    ///
+    /// # Errors
+    /// As [`Packet::parse_apart`].
+    pub fn parse_body(
+        frame: &'a [u8],
+        header: Header,
+        apart: Option<usize>,
+    ) -> Result<Packet<'a>, WireError> {
         if apart.is_some() && !matches!(header.kind, Kind::Data | Kind::ProbeReply) {
             return Err(WireError::Malformed);
         }
