@@ -5,7 +5,6 @@ use crate::forming::Forming;
 use crate::io::{Control, Io};
 use crate::peer::{Links, Peer};
 use crate::receiver::{Plan, Pool};
-use crate::sender::Waiting;
 use crate::{Config, Counters, Event, Member, Membership, Outgoing, SendError, Status, StopReason};
 use addr::{Frame, NodeId, PAGE_SIZE};
 use alloc::vec;
@@ -92,7 +91,7 @@ impl Fabric {
         let plan = Plan::new(mtu);
         let others = members.len() - 1;
         let buffers = if plan.parts > 1 && others > 0 { config.reassembly } else { 0 };
-        let make = |(n, m): (usize, &Member)| Peer::new(m, &config, now, n == me);
+        let make = |(n, m): (usize, &Member)| Peer::new(m, &config, now, plan.parts, n == me);
         self.links = Some(Links {
             epoch,
             me: me as u16,
@@ -163,7 +162,7 @@ impl Fabric {
     ///
     /// # Errors
     /// [`SendError`]; the message, and its page, stay the caller's.
-    pub fn send(&mut self, now_ns: u64, message: Outgoing) -> Result<(), SendError> {
+    pub fn send(&mut self, now_ns: u64, message: &Outgoing) -> Result<(), SendError> {
         self.note_time(now_ns);
         if self.stopping != Stopping::No {
             return Err(SendError::Stopped);
@@ -171,16 +170,16 @@ impl Fabric {
         let links = self.links.as_mut().ok_or(SendError::NotFormed)?;
         let peer = links.peers.get_mut(message.to.index()).filter(|p| p.alive);
         let peer = peer.ok_or(SendError::NoSuchPeer)?;
-        if message.page.is_some() {
+        let Outgoing { ref body, page, patient, .. } = *message;
+        if page.is_some() {
             self.io.hold_page()?;
         }
-        let Outgoing { body, page, patient, .. } = message;
         let sender = &mut peer.senders[message.channel.index()];
-        if !sender.push(Waiting { body, page }, patient) {
+        if !sender.push(body, page, patient) {
             self.io.pages_held -= usize::from(page.is_some());
             return Err(SendError::Full);
         }
-        if sender.urgent(links.plan.parts) {
+        if sender.urgent() {
             links.mark_ready(message.to.0);
         } else if patient {
             peer.ack_ns.get_or_insert(self.io.now_ns + self.io.config.ack_delay_ns);

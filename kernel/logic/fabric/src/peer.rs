@@ -48,7 +48,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(member: &Member, config: &Config, now_ns: u64, me: bool) -> Peer {
+    pub(crate) fn new(member: &Member, config: &Config, now_ns: u64, parts: u8, me: bool) -> Peer {
         let queue = if me { 0 } else { config.queue() };
         let free_frames = u32::try_from(member.pages).unwrap_or(u32::MAX);
         let mut peer = Peer {
@@ -56,7 +56,7 @@ impl Peer {
             incarnation: member.incarnation,
             alive: !me,
             confirmed: false,
-            senders: array::from_fn(|_| Sender::new(queue, member.window)),
+            senders: array::from_fn(|_| Sender::new(queue, member.window, parts)),
             receivers: array::from_fn(|_| Receiver::new()),
             rtt: Rtt::new(config.rto_min_ns, config.rto_max_ns),
             // Until it says more: that it has what it came with.
@@ -94,11 +94,9 @@ impl Peer {
     }
 
     /// Whether there is anything to send to it now.
-    pub(crate) fn wants(&self, plan: Plan) -> bool {
+    pub(crate) fn wants(&self) -> bool {
         self.alive
-            && (self.ack_now
-                || self.heartbeat_now
-                || self.senders.iter().any(|s| s.urgent(plan.parts)))
+            && (self.ack_now || self.heartbeat_now || self.senders.iter().any(Sender::urgent))
     }
 
     /// What we tell it about what came from it.

@@ -185,7 +185,7 @@ impl Fabric {
             return;
         }
         peer.acknowledge(&link, at_ns, &mut self.io);
-        if peer.wants(links.plan) {
+        if peer.wants() {
             links.mark_ready(node);
         }
     }

@@ -1,8 +1,8 @@
 //! The sending side of one channel to one peer.
 //!
-//! A message waits in a queue until the peer's grant covers it; then it gets
-//! its sequence numbers (one, or one for each part of its page) and moves to
-//! the flight table, where it stays until all of them are acknowledged.
+//! A message that the peer's grant covers gets its sequence numbers (one, or
+//! one for each part of its page) and a place in the flight table, where it
+//! stays until all of them are acknowledged; others wait for that in a queue.
 //! `due` marks what is to be sent, for the first time or again; the lowest
 //! goes first. All sets are bitmaps relative to `base`.
 
@@ -21,7 +21,7 @@ pub(crate) const WINDOW_MIN: u8 = 4;
 /// Rows of a receiver's table, indexed by sequence number.
 pub(crate) const ROWS: usize = 64;
 /// Patient messages that wait at once; one more takes them all along.
-const PATIENT_MAX: usize = 15;
+const PATIENT_MAX: u32 = 15;
 /// Later ones acknowledged before one counts as lost, not reordered.
 const REORDER: u32 = 3;
 
@@ -35,9 +35,9 @@ pub(crate) fn row(sequence: u32) -> usize {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) body: [u8; BODY_BYTES],
-    pub(crate) page: Option<Frame>,
+struct Waiting {
+    body: [u8; BODY_BYTES],
+    page: Option<Frame>,
 }
 
 /// A message that has its sequence numbers, at the row of the first.
@@ -80,10 +80,10 @@ pub(crate) struct Acked {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Sender {
+    /// What the grant does not cover.
     waiting: Fifo<Waiting>,
-    /// How many of them, at the end of the queue, wait for a frame to travel
-    /// with.
-    patient: usize,
+    /// Parts in which a page travels.
+    parts: u8,
     /// Both tables have a power of two of rows, indexed by sequence number:
     /// the window and a page's parts more, so that a part still in flight
     /// never shares its row with a later one although `base` may have passed
@@ -102,14 +102,16 @@ pub(crate) struct Sender {
     limit: u32,
     acked: u64,
     due: u64,
+    /// Of those due, new messages that wait for a frame to travel with.
+    patient: u64,
 }
 
 impl Sender {
-    pub(crate) fn new(queue: u16, window: u8) -> Self {
+    pub(crate) fn new(queue: u16, window: u8, parts: u8) -> Self {
         let window = window.min(WINDOW_MAX);
         Sender {
             waiting: Fifo::empty(usize::from(queue)),
-            patient: 0,
+            parts,
             flight: Box::default(),
             units: Box::default(),
             window,
@@ -119,6 +121,7 @@ impl Sender {
             limit: u32::from(window),
             acked: 0,
             due: 0,
+            patient: 0,
         }
     }
 
@@ -146,16 +149,27 @@ impl Sender {
         sequence as usize & (self.units.len() - 1)
     }
 
-    /// Queues a message; `false` when full. A patient one waits for another
+    /// Takes a message; `false` when full. A patient one waits for another
     /// that is not, for [`Sender::hurry`], or until there are many of them.
     #[must_use]
-    pub(crate) fn push(&mut self, message: Waiting, patient: bool) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        body: &[u8; BODY_BYTES],
+        page: Option<Frame>,
+        patient: bool,
+    ) -> bool {
         self.open();
-        let taken = self.waiting.push(message);
-        if taken {
-            self.patient = if patient && self.patient < PATIENT_MAX { self.patient + 1 } else { 0 };
+        if self.waiting.front().is_some() || !self.fits(page) {
+            return self.waiting.push(Waiting { body: *body, page });
         }
-        taken
+        let known = self.due;
+        self.admit(body, page);
+        if patient && self.patient.count_ones() < PATIENT_MAX {
+            self.patient |= self.due & !known;
+        } else {
+            self.patient = 0;
+        }
+        true
     }
 
     /// Ends the patience of what waits.
@@ -168,56 +182,54 @@ impl Sender {
         self.patient != 0
     }
 
+    /// Whether [`Sender::due`] has something that is worth a frame of its own.
+    #[inline]
+    pub(crate) fn urgent(&self) -> bool {
+        self.due & !self.patient != 0
+    }
+
     /// Whether anything sent awaits its acknowledgement.
     pub(crate) fn outstanding(&self) -> bool {
         self.base != self.sent
     }
 
-    /// Whether [`Sender::due`] has something.
     #[inline]
-    pub(crate) fn ready(&self, plan_parts: u8) -> bool {
-        self.due != 0 || self.waiting.front().is_some_and(|m| self.fits(m, plan_parts))
-    }
-
-    /// Whether [`Sender::due`] has something that is worth a frame of its own.
-    #[inline]
-    pub(crate) fn urgent(&self, plan_parts: u8) -> bool {
-        (self.due != 0 || self.waiting.len() > self.patient) && self.ready(plan_parts)
-    }
-
-    fn fits(&self, message: &Waiting, plan_parts: u8) -> bool {
-        let parts = if message.page.is_some() { plan_parts } else { 1 };
+    fn fits(&self, page: Option<Frame>) -> bool {
+        let parts = if page.is_some() { self.parts } else { 1 };
         let granted = self.limit.wrapping_sub(self.next) as i32;
         granted >= i32::from(parts)
     }
 
-    /// Gives the first waiting message its numbers, if the grant allows.
-    fn admit(&mut self, plan_parts: u8) -> Option<()> {
-        if !self.fits(self.waiting.front()?, plan_parts) {
-            return None;
+    /// Gives waiting messages their numbers, as far as the grant allows.
+    fn admit_waiting(&mut self) {
+        while self.waiting.front().is_some_and(|message| self.fits(message.page)) {
+            let Waiting { body, page } = self.waiting.pop().expect("it is the first");
+            self.admit(&body, page);
         }
-        let message = self.waiting.pop()?;
-        self.patient = self.patient.min(self.waiting.len());
-        let parts = if message.page.is_some() { plan_parts } else { 0 };
+    }
+
+    /// Gives a message its numbers.
+    #[inline]
+    fn admit(&mut self, body: &[u8; BODY_BYTES], page: Option<Frame>) {
+        let parts = if page.is_some() { self.parts } else { 0 };
         let left = parts.max(1);
         let at = self.row(self.next);
         let flight = &mut self.flight[at];
         assert!(flight.left == 0, "two messages in one row");
-        *flight = Flight { body: message.body, page: message.page, left };
+        *flight = Flight { body: *body, page, left };
         for part in 0..left {
             let at = self.row(self.next);
             self.units[at] = Unit { sent_ns: 0, part, parts, tries: 0 };
             self.due |= 1 << self.next.wrapping_sub(self.base);
             self.next = self.next.wrapping_add(1);
         }
-        Some(())
     }
 
     /// What to send next, if anything; it stays due until [`Sender::took`].
     #[inline]
-    pub(crate) fn due(&mut self, plan_parts: u8) -> Option<Due<'_>> {
+    pub(crate) fn due(&self) -> Option<Due<'_>> {
         if self.due == 0 {
-            self.admit(plan_parts)?;
+            return None;
         }
         let sequence = self.base.wrapping_add(self.due.trailing_zeros());
         let unit = self.units[self.row(sequence)];
@@ -230,6 +242,7 @@ impl Sender {
     pub(crate) fn took(&mut self, sequence: u32, now_ns: u64) {
         let offset = sequence.wrapping_sub(self.base);
         self.due &= !(1 << offset);
+        self.patient &= self.due;
         let at = self.row(sequence);
         let unit = &mut self.units[at];
         unit.sent_ns = now_ns;
@@ -268,6 +281,7 @@ impl Sender {
         }
         let mut new = (low(delta) | received << delta) & low(span) & !self.acked;
         if new == 0 {
+            self.admit_waiting();
             return Acked::default();
         }
         self.acked |= new;
@@ -292,7 +306,9 @@ impl Sender {
         let run = self.acked.trailing_ones();
         self.acked >>= run;
         self.due >>= run;
+        self.patient >>= run;
         self.base = self.base.wrapping_add(run);
+        self.admit_waiting();
         outcome.lost = self.mark_gaps(now_ns, smoothed_ns);
         outcome
     }
@@ -354,16 +370,16 @@ mod tests {
     use super::*;
 
     fn sender(messages: u8, page: Option<Frame>) -> Sender {
-        let mut sender = Sender::new(8, 8);
+        let mut sender = Sender::new(8, 8, 3);
         for n in 0..messages {
-            assert!(sender.push(Waiting { body: [n; BODY_BYTES], page }, false));
+            assert!(sender.push(&[n; BODY_BYTES], page, false));
         }
         sender
     }
 
     /// What is to be sent next, as (sequence, part).
     fn due(sender: &mut Sender) -> Option<(u32, u8)> {
-        sender.due(3).map(|due| (due.sequence, due.part))
+        sender.due().map(|due| (due.sequence, due.part))
     }
 
     /// The link may be full when an acknowledgement comes.

@@ -36,7 +36,7 @@ impl Fabric {
             let links = self.links.as_mut()?;
             // A cluster that ends sends no more, whatever is still wanted.
             let going_on = self.stopping == Stopping::No;
-            if going_on && links.peers[usize::from(node)].wants(links.plan) {
+            if going_on && links.peers[usize::from(node)].wants() {
                 links.mark_ready(node);
             }
             links.trim_acks();
@@ -68,7 +68,7 @@ impl Fabric {
         // their windows, and a request is what somebody waits for.
         for channel in Channel::BY_URGENCY {
             let sender = &mut peer.senders[channel.index()];
-            while let Some(due) = sender.due(plan.parts) {
+            while let Some(due) = sender.due() {
                 if due.parts != 0 {
                     paged = paged.or(Some(channel));
                     break;
@@ -84,7 +84,7 @@ impl Fabric {
         // A page, or a part of one, has a frame for itself.
         if let Some(channel) = paged.filter(|_| writer.count() == 0) {
             let sender = &mut peer.senders[channel.index()];
-            let due = sender.due(plan.parts).expect("it was due just now");
+            let due = sender.due().expect("it was due just now");
             let Due { sequence, part, parts, body, .. } = due;
             writer.push(&Message { channel, sequence, part, parts, body });
             page = due.page.map(|frame| {

@@ -109,7 +109,7 @@ fn a_large_cluster_forms_and_watches_its_neighbours() {
         patient: false,
     };
     let now = sim.now;
-    sim.nodes[2].fabric.send(now, ask).unwrap();
+    sim.nodes[2].fabric.send(now, &ask).unwrap();
     sim.run(3_600 * MS);
     let misses = |n: &common::Node| {
         n.events.iter().any(|e| matches!(e, Event::PeerLost { node: NodeId(40), .. }))

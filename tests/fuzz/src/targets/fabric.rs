@@ -103,7 +103,7 @@ impl Run {
         let patient = page.is_none();
         let message = Outgoing { to, channel, body: [3; wire::BODY_BYTES], page, patient };
         if to != me
-            && self.fabric.send(self.now, message).is_ok()
+            && self.fabric.send(self.now, &message).is_ok()
             && let Some(frame) = page
         {
             self.next_frame += 1;

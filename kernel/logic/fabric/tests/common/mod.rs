@@ -219,7 +219,7 @@ impl Sim {
         let page = paged.then_some(Frame(node.next_frame));
         let body = body(id, channel, paged);
         node.fabric
-            .send(self.now, Outgoing { to, channel, body, page, patient: id.is_multiple_of(4) })?;
+            .send(self.now, &Outgoing { to, channel, body, page, patient: id.is_multiple_of(4) })?;
         if let Some(frame) = page {
             node.next_frame += 1;
             node.lent.insert(frame, id);
