@@ -35,6 +35,8 @@ pub enum Call {
     Home = 11,
     /// Has every node print and clear its histograms: a number to name them.
     Mark = 12,
+    /// Pages that came to the guest's node for its accesses, or ahead of them.
+    Fetched = 13,
 }
 
 /// Makes a hypercall; `None` where it cannot be done.

@@ -46,8 +46,11 @@ pub(super) struct Outcome {
 /// Many pages, in MiB a second.
 #[derive(Debug, Serialize)]
 pub(super) struct Bandwidth {
+    /// All that was touched, whether it was there or had to come.
     sequential_mib_s: f64,
     random_mib_s: f64,
+    /// What came over the link meanwhile.
+    sequential_fetched_mib_s: f64,
     link_mib_s: f64,
 }
 
@@ -109,6 +112,8 @@ struct Extra {
     first_touch_page_ns: f64,
     sequential: Total,
     random: Total,
+    /// What came over the link in the sequential pass and in the random one.
+    fetched: [Total; 2],
 }
 
 /// Stages on the requester, in their order.
@@ -149,6 +154,7 @@ impl Outcome {
         let p50_ns = m.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
         stages.push(Stage { name: "remote_serve", p50_ns });
         let (sequential, random) = (m.total("sequential")?, m.total("random")?);
+        let fetched = [m.total("sequential_fetched")?, m.total("random_fetched")?];
         ensure!(sequential.faults > 0 && random.faults > 0, "no touch under pressure faulted");
         Ok(Self {
             null_rtt: guest("null_rtt")?,
@@ -162,6 +168,7 @@ impl Outcome {
             bandwidth: Bandwidth {
                 sequential_mib_s: sequential.mib_s(),
                 random_mib_s: random.mib_s(),
+                sequential_fetched_mib_s: fetched[0].mib_s(),
                 link_mib_s: m.total("link")?.mib_s(),
             },
             instructions: counted,
@@ -180,6 +187,7 @@ impl Outcome {
                 first_touch_page_ns: m.total("first_touch_page")?.page_ns(),
                 sequential,
                 random,
+                fetched,
             },
         })
     }
@@ -296,7 +304,26 @@ impl Outcome {
                 ),
             );
         }
-        line(text, format_args!("raw link: {:.1} MiB/s", self.bandwidth.link_mib_s));
+        let [sequential, random] = x.fetched;
+        let b = &self.bandwidth;
+        line(
+            text,
+            format_args!(
+                "raw link: {:.1} MiB/s; {:.1} MiB/s of the sequential touches came over it, {:.0} %",
+                b.link_mib_s,
+                b.sequential_fetched_mib_s,
+                b.sequential_fetched_mib_s * 100.0 / b.link_mib_s
+            ),
+        );
+        let ahead = |t: Total| t.pages as f64 / t.faults as f64;
+        line(
+            text,
+            format_args!(
+                "pages fetched for each fault: {:.2} in sequence, {:.2} at random",
+                ahead(sequential),
+                ahead(random)
+            ),
+        );
     }
 }
 

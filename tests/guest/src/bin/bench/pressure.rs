@@ -1,7 +1,10 @@
 //! More memory than the node has: bandwidth, and faults while others make
 //! room.
 
+use crate::link;
 use crate::plan::{Mark, Plan, SAMPLES, mark, pattern};
+use guests::cpu::tsc;
+use guests::hypercall::{Call, call};
 use guests::order::Shuffle;
 use guests::println;
 use guests::rows::Rows;
@@ -26,11 +29,25 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
         }
     }
     mark(Mark::Evict)?;
-    pass(plan, &rows, "sequential", threshold, 0..rows.pages().min(plan.sequence))?;
+    // Just before the pass that is held against it.
+    link::stream(plan)?;
+    pass(
+        plan,
+        &rows,
+        ["sequential", "sequential_fetched"],
+        threshold,
+        0..rows.pages().min(plan.sequence),
+    )?;
     // Twice: the samples are of the random pass, in which nothing is fetched
     // ahead.
     let count = rows.pages().min(2 * plan.faults) as usize;
-    pass(plan, &rows, "random", threshold, Shuffle::new(rows.pages()).take(count))?;
+    pass(
+        plan,
+        &rows,
+        ["random", "random_fetched"],
+        threshold,
+        Shuffle::new(rows.pages()).take(count),
+    )?;
     mark(Mark::Pressure)?;
     plan.report("pressure_fault");
     Ok(())
@@ -40,11 +57,17 @@ fn progress(text: &str, done: u64, of: u64) {
     println!(r#"@bench {{"name":"stage","text":"{text}: {done} of {of} pages"}}"#);
 }
 
-/// Reads pages in an order; keeps the ticks of those that were not here.
+fn fetched() -> Result<u64, &'static str> {
+    call(Call::Fetched, 0, 0, 0).ok_or("the node does not count what it fetches")
+}
+
+/// Reads pages in an order; keeps the ticks of those that were not here. The
+/// time for all that came over the link is that of the whole pass: pages that
+/// were asked for ahead arrive while others are touched.
 fn pass(
     plan: &Plan,
     rows: &Rows,
-    name: &str,
+    [name, fetches]: [&str; 2],
     threshold: u64,
     order: impl Iterator<Item = u64>,
 ) -> Result<(), &'static str> {
@@ -52,6 +75,7 @@ fn pass(
     samples.clear();
     plan.stage(name);
     let (mut pages, mut total, mut faults) = (0, 0, 0);
+    let (fetched_before, started) = (fetched()?, tsc());
     for i in order {
         let (row, at) = rows.find(i);
         let (ticks, value) = row.read(at);
@@ -65,6 +89,9 @@ fn pass(
         pages += 1;
         total += ticks;
     }
+    let elapsed = tsc() - started;
+    let came = fetched()? - fetched_before;
     plan.report_total(name, pages, total, faults);
+    plan.report_total(fetches, came, elapsed, faults);
     Ok(())
 }
