@@ -79,6 +79,10 @@ impl Limits {
 /// that others find full makes room itself.
 const KEEP_MAX: u64 = 64;
 
+/// Pages that may leave for each frame that a node takes for itself: one for that
+/// frame, and one until there are plenty again.
+const DEMAND: u64 = 2;
+
 /// Pages looked at in one call of [`Coherence::balance`].
 const SCAN_BUDGET: u64 = 256;
 
@@ -150,10 +154,16 @@ impl Coherence {
         self.pool.free_frames().saturating_sub(self.floor() + KEEP_MAX.min(self.limits.reserve / 3))
     }
 
-    /// Makes room if frames run short because of this node's own accesses (a
-    /// node that others have filled keeps what it was given). Bounded work; to
-    /// be called between messages: what leaves should not go before what the
-    /// guest waits for.
+    /// Notes that this node takes a frame for itself.
+    pub(crate) fn demands(&mut self) {
+        self.demand = (self.demand + DEMAND).min(self.limits.reserve.max(DEMAND));
+    }
+
+    /// Makes room if frames run short because of this node's own accesses: a
+    /// node that others have filled keeps what it was given, but for a few pages
+    /// for each that it takes itself. Else two full nodes would pass each other
+    /// their pages for ever. Bounded work; to be called between messages: what
+    /// leaves should not go before what the guest waits for.
     ///
     /// # Errors
     /// [`Violation`] as [`Coherence::handle`].
@@ -164,23 +174,26 @@ impl Coherence {
         let free = self.pool.free_frames();
         let low = self.floor() + self.limits.reserve * 3 / 4;
         let high = self.floor() + self.limits.reserve;
-        self.look_after_ranks(env.memory, self.demand && free < high + self.limits.reserve);
-        if !self.demand || free >= low {
+        let pressed = self.demand > 0 && free < high + self.limits.reserve;
+        self.look_after_ranks(env.memory, pressed);
+        if self.demand == 0 || free >= low {
             return Ok(());
         }
         let mut expected = free + self.leaving.len() as u64 + self.transit.freeing();
         if expected >= high {
-            self.demand = false;
+            self.demand = 0;
             return Ok(());
         }
         // Where no other node has room, only replicas and zero pages can go.
         let nodes = self.layout.nodes() as u16;
         let room_elsewhere = env.out.roomiest(nodes, &[self.me]).is_some();
         let mut budget = SCAN_BUDGET;
-        while expected < high && self.leaving.len() < self.limits.puts_max && budget > 0 {
+        let wanted = |c: &Coherence, expected| expected < high && c.demand > 0;
+        while wanted(self, expected) && self.leaving.len() < self.limits.puts_max && budget > 0 {
             if let Some(victim) = self.next_victim(env, &mut budget) {
                 let goes = self.consider(env, &victim, room_elsewhere);
                 expected += u64::from(goes);
+                self.demand -= u64::from(goes);
                 self.looked_at(env, &victim, goes);
             }
         }

@@ -188,8 +188,9 @@ pub struct Coherence {
     held: Vec<Gfn>,
     transit: Transit,
     replacement: Replacement,
-    /// This node has taken frames for itself since it last had plenty.
-    demand: bool,
+    /// Pages that may leave for the frames that this node has taken for itself
+    /// since it last had plenty.
+    demand: u64,
     started_put: Option<Gfn>,
     masters: u64,
     replicas: u64,
@@ -232,7 +233,7 @@ impl Coherence {
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
             replacement: Replacement::new(pool.total_frames()),
-            demand: false,
+            demand: 0,
             started_put: None,
             masters: 0,
             replicas: 0,

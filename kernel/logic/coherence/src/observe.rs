@@ -417,7 +417,7 @@ impl Coherence {
         to.next_txn(*next_txn);
         to.word(pool.free_frames());
         to.word(table.tables() << 32 | directory.tables());
-        to.word(u64::from(*demand));
+        to.word(*demand);
         for &gfn in pages {
             self.digest_page(memory, gfn, to);
         }

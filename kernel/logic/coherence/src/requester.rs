@@ -76,7 +76,7 @@ impl Coherence {
         match progress {
             Progress::Ready => return Ok(progress),
             Progress::Starved => {
-                self.demand = true;
+                self.demands();
                 self.balance(env)?;
                 return Ok(progress);
             }
@@ -223,7 +223,7 @@ impl Coherence {
         entry: Entry,
     ) -> bool {
         let Some(frame) = self.page_frame() else { return false };
-        self.demand = true;
+        self.demands();
         env.memory.zero(frame);
         self.counters.materialised += 1;
         let rank = self.arrives(env.memory, gfn);
@@ -238,7 +238,7 @@ impl Coherence {
             return false;
         }
         let Some(frame) = self.page_frame() else { return false };
-        self.demand = true;
+        self.demands();
         match (prefetch, want, state) {
             (true, _, _) => self.counters.prefetches += 1,
             (false, Access::Read, _) => self.counters.read_fetches += 1,

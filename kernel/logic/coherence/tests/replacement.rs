@@ -294,3 +294,27 @@ fn replicas_are_found_where_no_master_can_leave() {
         (0..3 * pages).for_each(|page| _ = pair.touch(Gfn(page % pages), Access::Read));
     }
 }
+
+/// A node that has taken a page for itself makes room for that page, and is then
+/// no more in need of frames than one that never has: what others move to it
+/// stays there.
+#[test]
+#[cfg_attr(miri, ignore = "frames run short only after long runs")]
+fn two_full_nodes_do_not_pass_each_other_their_pages() {
+    let mut pair = Pair::new(Format::NPT, FRAMES);
+    while pair.with(1, |c, env| c.access(env, Gfn(0), Access::Write, 0)).unwrap() != Progress::Ready
+    {
+        pair.deliver();
+    }
+    pair.with(1, |c, env| c.release_held(env)).unwrap();
+    let pages = FRAMES * 2 - 20;
+    pair.fill(&sweep(pages, 1));
+    for page in sweep(pages, 2) {
+        pair.touch(Gfn(page), Access::Read);
+        pair.with(1, |c, env| c.balance(env)).unwrap();
+        pair.deliver();
+    }
+    let [here, there] = [0, 1].map(|n| pair.nodes[n].0.counters());
+    assert!(here.evicted > pages / 4 && here.dropped > pages / 2, "frames did not run short");
+    assert!(there.evicted < 10, "{} pages were sent back", there.evicted);
+}
