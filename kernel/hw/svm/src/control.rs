@@ -18,12 +18,18 @@ bitflags! {
         const VINTR = 1 << 4;
         /// RDPMC.
         const RDPMC = 1 << 15;
+        /// PUSHF.
+        const PUSHF = 1 << 16;
+        /// POPF.
+        const POPF = 1 << 17;
         /// CPUID.
         const CPUID = 1 << 18;
         /// RSM.
         const RSM = 1 << 19;
         /// IRET.
         const IRET = 1 << 20;
+        /// INT n.
+        const SWINT = 1 << 21;
         /// INVD.
         const INVD = 1 << 22;
         /// HLT.

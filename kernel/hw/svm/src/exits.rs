@@ -12,6 +12,8 @@ pub mod code {
     pub const EXCEPTION: u64 = 0x40;
     /// Last of the 32 exception intercepts.
     pub const EXCEPTION_LAST: u64 = 0x5F;
+    /// #PF, whose address is in EXITINFO2: CR2 is left as it was.
+    pub const PAGE_FAULT: u64 = EXCEPTION + 14;
     /// Physical interrupt.
     pub const INTR: u64 = 0x60;
     /// Non-maskable interrupt.
@@ -24,12 +26,18 @@ pub mod code {
     pub const VINTR: u64 = 0x64;
     /// RDPMC.
     pub const RDPMC: u64 = 0x6F;
+    /// PUSHF, not yet executed.
+    pub const PUSHF: u64 = 0x70;
+    /// POPF, not yet executed.
+    pub const POPF: u64 = 0x71;
     /// CPUID.
     pub const CPUID: u64 = 0x72;
     /// RSM.
     pub const RSM: u64 = 0x73;
     /// IRET, not yet executed.
     pub const IRET: u64 = 0x74;
+    /// INT n, not yet executed.
+    pub const SWINT: u64 = 0x75;
     /// INVD.
     pub const INVD: u64 = 0x76;
     /// HLT.
@@ -153,8 +161,8 @@ pub enum Meaning {
     },
     /// A machine check, which the host's handler wants to see.
     MachineCheck,
-    /// The guest's NMI handler is about to return.
-    Iret,
+    /// An instruction that has the flags on the stack is about to be executed.
+    Flags,
 }
 
 /// Says what an exit asks for.
@@ -162,7 +170,7 @@ pub enum Meaning {
 pub fn decode(raw: RawExit) -> Meaning {
     let exit = match raw.code {
         code::EXCEPTION..=code::EXCEPTION_LAST => return exception(raw),
-        code::IRET => return Meaning::Iret,
+        code::PUSHF | code::POPF | code::IRET | code::SWINT => return Meaning::Flags,
         // No counter is offered, so every counter number is a wrong one
         // (APM vol. 3, RDPMC).
         code::RDPMC => return Meaning::Reflect { vector: 13, error: Some(0) },
@@ -192,11 +200,14 @@ pub fn decode(raw: RawExit) -> Meaning {
     Meaning::Tell(exit)
 }
 
-/// Decodes the intercept of an exception.
+/// Decodes the intercept of an exception. EXITINFO1 has the error code of
+/// those that push one; that of #AC is always zero.
 fn exception(raw: RawExit) -> Meaning {
-    match raw.code - code::EXCEPTION {
-        1 => Meaning::Reflect { vector: 1, error: None },
-        17 => Meaning::Reflect { vector: 17, error: Some(0) },
+    let vector = (raw.code - code::EXCEPTION) as u8;
+    match vector {
+        0 | 1 | 5..=7 | 16 | 19 => Meaning::Reflect { vector, error: None },
+        10..=14 => Meaning::Reflect { vector, error: Some(raw.info1 as u32) },
+        17 => Meaning::Reflect { vector, error: Some(0) },
         18 => Meaning::MachineCheck,
         _ => Meaning::Tell(Exit::Invalid { code: raw.code }),
     }
@@ -290,9 +301,15 @@ mod tests {
         assert_eq!(meaning(0x41), Meaning::Reflect { vector: 1, error: None });
         assert_eq!(meaning(0x51), Meaning::Reflect { vector: 17, error: Some(0) });
         assert_eq!(meaning(0x52), Meaning::MachineCheck);
-        assert_eq!(meaning(0x4E), Meaning::Tell(Exit::Invalid { code: 0x4E }));
+        let page_fault = RawExit { code: code::PAGE_FAULT, info1: 0x15, info2: 0x1234 };
+        assert_eq!(decode(page_fault), Meaning::Reflect { vector: 14, error: Some(0x15) });
+        assert_eq!(meaning(0x46), Meaning::Reflect { vector: 6, error: None });
+        // #BP is a trap, #DF comes of delivery alone: neither is intercepted.
+        for never in [0x43, 0x48] {
+            assert_eq!(meaning(never), Meaning::Tell(Exit::Invalid { code: never }));
+        }
         assert_eq!(meaning(code::RDPMC), Meaning::Reflect { vector: 13, error: Some(0) });
-        assert_eq!(meaning(code::IRET), Meaning::Iret);
+        assert_eq!(meaning(code::IRET), Meaning::Flags);
     }
 
     #[test]

@@ -38,12 +38,10 @@ impl Injection {
         })
     }
 
-    /// The vector of an interrupt that may go as a virtual one (V_IRQ). Below
-    /// 32 it may not: QEMU then tells of one cut short as of an exception.
+    /// The vector of an interrupt, which may go as a virtual one (V_IRQ).
     #[must_use]
-    pub fn as_virtual(self) -> Option<u8> {
-        let goes = self.is_some() && self.0 & KIND == INTERRUPT && self.vector() >= 32;
-        goes.then(|| self.vector())
+    pub fn interrupt(self) -> Option<u8> {
+        (self.is_some() && self.0 & KIND == INTERRUPT).then(|| self.vector())
     }
 
     /// The event to inject again after an exit that told `cut_short` in
@@ -173,12 +171,11 @@ mod tests {
     #[test]
     fn a_virtual_interrupt_cut_short_is_an_interrupt() {
         let tried = Injection::of(Event::Interrupt(0xEC));
-        assert_eq!(tried.as_virtual(), Some(0xEC));
+        assert_eq!(tried.interrupt(), Some(0xEC));
         assert_eq!(Injection::again(0x8000_03EC, tried), tried);
-        for other in [Injection::of(Event::Interrupt(8)), Injection::of(Event::Nmi)] {
-            assert_eq!(other.as_virtual(), None);
+        for other in [Injection::NONE, Injection::of(Event::Nmi), exception(8, Some(0))] {
+            assert_eq!(other.interrupt(), None);
         }
-        assert_eq!(Injection::NONE.as_virtual(), None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The virtual processor.
 
+mod step;
+
 use crate::control::{Clean, Control, Intercept3, TlbControl, VirtualInterrupt};
 use crate::detect::{Features, SvmFlags};
 use crate::enable::Block;
 use crate::exits::{Meaning, RawExit, code, decode};
 use crate::inject::{Injection, NmiState};
 use crate::run;
-use crate::state::{DR6_BREAKPOINTS, DR6_BS, DR7_GD, RFLAGS_FIXED};
+use crate::state::{CR0_PE, DR6_BS, DR7_GD, RFLAGS_FIXED};
 use crate::vmcb::Vmcb;
 use core::ptr::NonNull;
+use step::{Over, Step};
 use vcpu::{
     Event, Exit, RAX, RFLAGS_IF, RFLAGS_RF, RFLAGS_TF, RSP, Registers, SystemRegisters, Vcpu,
 };
@@ -30,25 +33,17 @@ pub struct SvmVcpu {
     clean: Clean,
     flush_owed: bool,
     nmi: NmiState,
-    /// An NMI waits, so the guest is to exit once it can be injected.
+    /// An interrupt waits, so the guest is to exit once it can be injected.
+    window: bool,
+    /// The same of an NMI.
     nmi_wanted: bool,
-    /// A single step of the backend's own is under way.
+    /// The last run began in a shadow.
+    shadowed: bool,
+    /// The last run was a single step of the backend's own.
     step: Option<Step>,
-    /// The last run began with that step.
-    stepping: bool,
     pending: Injection,
     /// The last run began with `pending` as a virtual interrupt.
     virtually: bool,
-}
-
-/// A single step to get behind what holds an NMI back: the IRET of the last
-/// one, or an interrupt shadow. No intercept tells of either's end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Step {
-    /// The instruction.
-    rip: u64,
-    /// DR6 before it, which the trap changes.
-    dr6: u64,
 }
 
 impl SvmVcpu {
@@ -63,9 +58,10 @@ impl SvmVcpu {
             clean: Clean::empty(),
             flush_owed: true,
             nmi: NmiState::Open,
+            window: false,
             nmi_wanted: false,
+            shadowed: false,
             step: None,
-            stepping: false,
             pending: Injection::NONE,
             virtually: false,
         };
@@ -98,67 +94,44 @@ impl SvmVcpu {
         &mut self.vmcb_mut().control
     }
 
-    fn in_shadow(&self) -> bool {
-        self.vmcb().control.interrupt_state & Control::INTERRUPT_SHADOW != 0
-    }
-
-    /// Begins, goes on with or gives up a step for an NMI that waits. A guest
-    /// that steps itself exits behind the instruction anyway, and an event on
-    /// its way would take a set TF to the guest's stack.
-    fn plan_step(&mut self) {
-        let held = match self.nmi {
-            NmiState::Returning(at) => at == self.registers.rip,
-            NmiState::Open => self.in_shadow(),
-            NmiState::InService => false,
-        };
-        let steps_itself = self.registers.rflags & RFLAGS_TF != 0;
-        let rip = self.registers.rip;
-        self.stepping = false;
-        if !(self.nmi_wanted && held) || steps_itself || self.pending.is_some() {
-            return;
-        }
-        let dr6 = self.vmcb().save.dr6;
-        self.step = Some(Step { rip, dr6 });
-        self.stepping = true;
-    }
-
-    /// Makes an interrupt that waits a virtual one (V_IRQ, APM 15.21.4), which
-    /// the guest takes before its first instruction as it does an injected one.
+    /// Says what becomes of V_IRQ (APM 15.21.4): an interrupt that waits to be
+    /// injected goes by it, and else a window opens by it.
     ///
-    /// QEMU 7.2 keeps an interrupt from EVENTINJ as its processor's current
-    /// exception until the next one: kicked by another thread in between, it
-    /// delivers it a second time, whatever IF says. An open window has V_IRQ
-    /// for itself: an interrupt of the 8259 pair is still injected while one of
-    /// the local APIC waits.
-    fn plan_interrupt(&mut self) {
-        self.virtually = false;
-        let Some(vector) = self.pending.as_virtual() else { return };
-        let held = self.registers.rflags & RFLAGS_IF == 0 || self.in_shadow();
-        if held || self.vmcb().control.intercept3.contains(Intercept3::VINTR) {
-            return;
+    /// EVENTINJ would do for an interrupt. But QEMU 7.2 keeps one from there as
+    /// its processor's current exception until the next one: kicked by another
+    /// thread in between, it delivers it a second time, whatever IF says. With
+    /// V_IRQ taken, a window has to wait for the next exit, at the latest that
+    /// of the handler's IRET.
+    fn plan_virtual(&mut self) {
+        let takes = self.registers.rflags & RFLAGS_IF != 0 && !self.in_shadow();
+        let vector = self.pending.interrupt().filter(|_| takes);
+        self.virtually = vector.is_some();
+        let window = self.window && !self.virtually && !self.shadow_holds_window();
+        let iret = self.nmi == NmiState::InService || self.virtually && self.window;
+        let over_shadow = self.step.is_some_and(|step| step.over == Over::Shadow);
+        let c = &self.vmcb().control;
+        let (intercepts, before) = (c.intercept3, c.virtual_interrupt);
+        let mut wanted = intercepts;
+        wanted.set(Intercept3::VINTR, window);
+        wanted.set(step::FLAGS, over_shadow);
+        wanted.set(Intercept3::IRET, iret || over_shadow);
+        if wanted != intercepts {
+            self.control(Clean::INTERCEPTS).intercept3 = wanted;
         }
-        let c = self.control(Clean::TPR);
-        c.virtual_interrupt = c.virtual_interrupt.with_pending(vector);
-        self.virtually = true;
-    }
-
-    /// Takes a virtual interrupt back after the run, and says if the guest has
-    /// yet to take it: a physical interrupt or an exit on its way came first.
-    fn end_interrupt(&mut self) -> bool {
-        if !self.virtually {
-            return false;
+        let after = match vector.or(window.then_some(0)) {
+            Some(vector) => before.with_pending(vector),
+            None => before.without_pending(),
+        };
+        if after != before {
+            self.control(Clean::TPR).virtual_interrupt = after;
         }
-        let c = self.control(Clean::TPR);
-        let waits = c.virtual_interrupt.contains(VirtualInterrupt::IRQ);
-        c.virtual_interrupt = c.virtual_interrupt.without_pending();
-        waits
     }
 
     /// Writes into the VMCB what the run needs.
     fn commit(&mut self) {
         self.plan_step();
-        self.plan_interrupt();
-        let step = if self.stepping { RFLAGS_TF } else { 0 };
+        self.plan_virtual();
+        let step = if self.step.is_some() { RFLAGS_TF } else { 0 };
         let flush = match self.flush_owed {
             false => TlbControl::NOTHING,
             true if self.features.svm.contains(SvmFlags::FLUSH_BY_ASID) => TlbControl::GUEST,
@@ -187,21 +160,26 @@ impl SvmVcpu {
             return raw;
         }
         let cut_short = Injection::again(c.exit_int_info, self.pending);
+        let waits = self.virtually && c.virtual_interrupt.contains(VirtualInterrupt::IRQ);
         let (rax, rsp, rip, rflags) = (s.rax, s.rsp, s.rip, s.rflags);
         self.registers.gpr[RAX] = rax;
         self.registers.gpr[RSP] = rsp;
-        // TF is the step's own as long as the instruction is not done.
-        let stepping = self.stepping && rip == self.registers.rip;
+        self.keep_shadow(raw.code, rip);
+        self.registers.rflags = self.without_step(rip, rflags);
         self.registers.rip = rip;
-        self.registers.rflags = if stepping { rflags & !RFLAGS_TF } else { rflags };
         self.flush_owed = false;
         self.clean = Clean::all();
-        self.pending = match (raw.code, self.end_interrupt()) {
+        self.pending = match raw.code {
             // What could not be delivered is why it shut down.
-            (code::SHUTDOWN, _) => Injection::NONE,
-            (_, true) => self.pending,
-            (_, false) => cut_short,
+            code::SHUTDOWN => Injection::NONE,
+            // A physical interrupt or an exit on its way came first.
+            _ if waits => self.pending,
+            _ => cut_short,
         };
+        if raw.code == code::PAGE_FAULT {
+            self.vmcb_mut().save.cr2 = raw.info2;
+            self.clean.remove(Clean::CR2);
+        }
         raw
     }
 
@@ -223,41 +201,23 @@ impl SvmVcpu {
                 unsafe { registers::host_machine_check() };
                 Exit::HostInterrupt
             }
-            Meaning::Iret => {
-                self.intercept(Intercept3::IRET, false);
+            Meaning::Flags => {
+                self.end_shadow();
                 Exit::Ignore
             }
         }
     }
 
-    /// Whether a #DB is the end of the backend's own step and nothing else,
-    /// which the guest must not see. If the stepped IRET faulted, TF went to
-    /// the guest's stack: the #DB then comes when the guest has come back to
-    /// the IRET, and is known by TF being clear behind it.
-    fn ends_step(&mut self) -> bool {
-        if !self.stepping && self.registers.rflags & RFLAGS_TF != 0 {
-            return false;
-        }
-        let Some(step) = self.step.take() else { return false };
-        let seen = self.vmcb().save.dr6;
-        self.vmcb_mut().save.dr6 = seen & !DR6_BS | step.dr6 & DR6_BS;
-        self.clean.remove(Clean::DEBUG_REGISTERS);
-        // Breakpoints that were met on the way are the guest's.
-        seen & !step.dr6 & DR6_BREAKPOINTS == 0
-    }
-
     /// Gives the guest an exception that was stopped on its way. An injected
-    /// #DB does not clear DR7.GD as a real one does (APM 13.1.1.4).
+    /// #DB does not clear DR7.GD as a real one does (APM 13.1.1.4). In real
+    /// mode no exception pushes an error code.
     fn reflect(&mut self, vector: u8, error: Option<u32>) {
+        let error = error.filter(|_| self.vmcb().save.cr0 & CR0_PE != 0);
         if vector == 1 {
             self.vmcb_mut().save.dr7 &= !DR7_GD;
             self.clean.remove(Clean::DEBUG_REGISTERS);
         }
         self.inject(Event::Exception { vector, error });
-    }
-
-    fn intercept(&mut self, what: Intercept3, wanted: bool) {
-        self.control(Clean::INTERCEPTS).intercept3.set(what, wanted);
     }
 
     /// Has writes of CR8 exit or not.
@@ -314,7 +274,7 @@ impl Vcpu for SvmVcpu {
     fn advance(&mut self, next_rip: u64) {
         self.registers.rip = next_rip;
         self.registers.rflags &= !RFLAGS_RF;
-        self.control(Clean::empty()).interrupt_state &= !Control::INTERRUPT_SHADOW;
+        self.end_shadow();
         if self.registers.rflags & RFLAGS_TF != 0 {
             self.vmcb_mut().save.dr6 |= DR6_BS;
             self.reflect(1, None);
@@ -325,7 +285,6 @@ impl Vcpu for SvmVcpu {
         self.pending = self.pending.followed_by(event);
         if event == Event::Nmi {
             self.nmi = NmiState::InService;
-            self.intercept(Intercept3::IRET, true);
         }
     }
 
@@ -338,12 +297,8 @@ impl Vcpu for SvmVcpu {
     }
 
     fn request_window(&mut self, wanted: bool) {
-        self.intercept(Intercept3::VINTR, wanted);
+        self.window = wanted;
         self.intercept_cr8(wanted);
-        let c = self.control(Clean::TPR);
-        let pending = c.virtual_interrupt;
-        c.virtual_interrupt =
-            if wanted { pending.with_pending(0) } else { pending.without_pending() };
     }
 
     /// What is below CR8 can be taken once the guest has lowered that, which
@@ -408,7 +363,6 @@ impl Vcpu for SvmVcpu {
         self.nmi = NmiState::Open;
         self.nmi_wanted = false;
         self.step = None;
-        self.intercept(Intercept3::IRET, false);
         self.request_window(false);
         self.set_tpr(0);
         self.clean.remove(Clean::DEBUG_REGISTERS);

@@ -4,7 +4,7 @@
 use super::*;
 use crate::control::VirtualInterrupt;
 use crate::inject::Injection;
-use crate::vmcb::Roots;
+use crate::vmcb::{EXCEPTIONS, FAULTS, Roots};
 use addr::Frame;
 use std::alloc::{Layout, alloc_zeroed};
 
@@ -67,8 +67,8 @@ fn an_interrupt_goes_as_a_virtual_one_and_once() {
     assert!(!v.vmcb().control.clean.contains(Clean::TPR));
     cpuid_exit(&mut v);
     assert!(v.can_take_interrupt());
-    assert_eq!(v.vmcb().control.virtual_interrupt, VirtualInterrupt::MASKING);
     assert_eq!(begins(&mut v), (None, 0));
+    assert_eq!(v.vmcb().control.virtual_interrupt, VirtualInterrupt::MASKING);
 }
 
 /// Its delivery met a nested page fault. A processor has taken V_IRQ back by
@@ -108,25 +108,132 @@ fn an_interrupt_that_a_physical_one_overtook_is_kept() {
     assert_eq!(begins(&mut v), (Some(0xEC), 0));
 }
 
-#[test]
-fn an_open_window_has_the_virtual_interrupt_for_itself() {
-    let mut v = interrupted(0xEC);
-    v.request_window(true);
-    assert_eq!(begins(&mut v), (Some(0), 0x8000_00EC));
-    let opened = exit(&mut v, |vmcb| vmcb.control.exit_code = code::VINTR);
-    assert_eq!((opened, v.pending), (Exit::InterruptWindow, Injection::NONE));
+fn intercepts(v: &SvmVcpu) -> Intercept3 {
+    v.vmcb().control.intercept3 & (Intercept3::VINTR | Intercept3::IRET)
 }
 
-/// What an exception may be told as, and what the guest's IF holds.
+/// One that waits behind another has its window at the next exit.
+#[test]
+fn a_window_waits_for_the_interrupt_before_it() {
+    let mut v = interrupted(8);
+    v.request_window(true);
+    assert_eq!(begins(&mut v), (Some(8), 0));
+    assert_eq!(intercepts(&v), Intercept3::IRET);
+    let handler = |vmcb: &mut Vmcb| vmcb.save.rflags = RFLAGS_FIXED;
+    exit(&mut v, |vmcb| {
+        handler(vmcb);
+        vmcb.control.exit_code = code::NPF;
+    });
+    assert_eq!(begins(&mut v), (Some(0), 0));
+    assert_eq!(intercepts(&v), Intercept3::VINTR);
+    let opened = exit(&mut v, |vmcb| vmcb.control.exit_code = code::VINTR);
+    assert_eq!((opened, v.pending), (Exit::InterruptWindow, Injection::NONE));
+
+    // A handler that exits nowhere does at its IRET.
+    let mut v = interrupted(8);
+    v.request_window(true);
+    let iret = exit(&mut v, |vmcb| {
+        handler(vmcb);
+        vmcb.control.exit_code = code::IRET;
+    });
+    assert_eq!((iret, v.pending), (Exit::Ignore, Injection::NONE));
+    assert_eq!(begins(&mut v), (Some(0), 0));
+    assert_eq!(intercepts(&v), Intercept3::VINTR);
+}
+
 #[test]
 fn other_events_are_injected() {
-    assert_eq!(begins(&mut interrupted(8)), (None, 0x8000_0008));
     let mut v = interrupted(0xEC);
     v.registers_mut().rflags &= !RFLAGS_IF;
     assert_eq!(begins(&mut v), (None, 0x8000_00EC));
     let mut v = vcpu(SvmFlags::empty());
     v.inject(Event::UNDEFINED);
     assert_eq!(begins(&mut v), (None, 0x8000_0306));
+}
+
+/// A guest between STI and the next instruction, with an interrupt waiting.
+fn behind_sti() -> SvmVcpu {
+    let mut v = vcpu(SvmFlags::CLEAN);
+    v.vmcb_mut().save.reset_debug();
+    v.vmcb_mut().save.cr0 = 1;
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INTR;
+        vmcb.control.interrupt_state = Control::INTERRUPT_SHADOW;
+        vmcb.save.rip = 0x1000;
+        vmcb.save.rflags = RFLAGS_IF | RFLAGS_FIXED;
+    });
+    assert!(!v.can_take_interrupt());
+    v.request_window(true);
+    v
+}
+
+#[test]
+fn a_window_does_not_open_in_a_shadow() {
+    let mut v = behind_sti();
+    let halted = exit(&mut v, |vmcb| {
+        assert_eq!(vmcb.save.rflags & RFLAGS_TF, RFLAGS_TF);
+        assert!(!vmcb.control.virtual_interrupt.contains(VirtualInterrupt::IRQ));
+        assert!(!vmcb.control.intercept3.contains(Intercept3::VINTR));
+        vmcb.control.exit_code = code::HLT;
+        vmcb.control.interrupt_state = 0;
+    });
+    assert_eq!((halted, v.registers().rflags & RFLAGS_TF), (Exit::Hlt, 0));
+    v.advance(0x1001);
+    assert!(v.can_take_interrupt());
+
+    // An instruction that exits nowhere is stepped over.
+    let mut v = behind_sti();
+    let stepped = exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::EXCEPTION + 1;
+        vmcb.control.interrupt_state = 0;
+        vmcb.save.rip = 0x1003;
+        vmcb.save.dr6 |= DR6_BS;
+    });
+    assert_eq!((stepped, v.pending), (Exit::Ignore, Injection::NONE));
+    assert_eq!(v.registers().rflags & RFLAGS_TF, 0, "no step is left");
+    assert!(v.can_take_interrupt());
+    assert_eq!(begins(&mut v), (Some(0), 0));
+    assert_eq!(v.vmcb().control.intercept_exceptions, EXCEPTIONS);
+}
+
+/// QEMU tells of no shadow behind a VMRUN that found one.
+#[test]
+fn a_shadow_outlasts_an_exit_before_its_instruction_is_done() {
+    let mut v = behind_sti();
+    exit(&mut v, |vmcb| {
+        vmcb.control.exit_code = code::INTR;
+        vmcb.control.interrupt_state = 0;
+    });
+    assert!(!v.can_take_interrupt());
+    // What has the flags on the stack ends it early, and sees none of the step's.
+    let early = exit(&mut v, |vmcb| {
+        assert!(vmcb.control.intercept3.contains(step::FLAGS | Intercept3::IRET));
+        vmcb.control.exit_code = code::PUSHF;
+        vmcb.control.interrupt_state = 0;
+    });
+    assert_eq!((early, v.registers().rflags & RFLAGS_TF), (Exit::Ignore, 0));
+    assert!(v.can_take_interrupt());
+    v.commit();
+    assert!(!v.vmcb().control.intercept3.intersects(step::FLAGS | Intercept3::IRET));
+}
+
+#[test]
+fn a_fault_of_a_step_shows_the_guest_no_trap_flag() {
+    let mut v = behind_sti();
+    exit(&mut v, |vmcb| {
+        assert_eq!(vmcb.control.intercept_exceptions, EXCEPTIONS | FAULTS);
+        assert!(!vmcb.control.clean.contains(Clean::INTERCEPTS));
+        vmcb.control.exit_code = code::PAGE_FAULT;
+        vmcb.control.exit_info1 = 2;
+        vmcb.control.exit_info2 = 0xFFFF_8000_0000_1234;
+    });
+    let fault = Event::Exception { vector: 14, error: Some(2) };
+    assert_eq!(v.pending, Injection::of(fault));
+    assert_eq!(v.vmcb().save.cr2, 0xFFFF_8000_0000_1234);
+    assert!(!v.clean.contains(Clean::CR2));
+    v.commit();
+    assert_eq!(v.vmcb().save.rflags & RFLAGS_TF, 0);
+    assert_eq!(v.vmcb().control.intercept_exceptions, EXCEPTIONS);
 }
 
 #[test]
@@ -197,10 +304,13 @@ fn a_refused_run_leaves_the_guests_registers() {
 fn a_window_opens_once() {
     let mut v = vcpu(SvmFlags::empty());
     v.request_window(true);
-    assert!(v.vmcb().control.intercept3.contains(Intercept3::VINTR));
-    assert_eq!(v.vmcb().control.virtual_interrupt.bits(), 0x011F_0100);
-    let opened = exit(&mut v, |vmcb| vmcb.control.exit_code = code::VINTR);
+    let opened = exit(&mut v, |vmcb| {
+        assert!(vmcb.control.intercept3.contains(Intercept3::VINTR));
+        assert_eq!(vmcb.control.virtual_interrupt.bits(), 0x011F_0100);
+        vmcb.control.exit_code = code::VINTR;
+    });
     assert_eq!(opened, Exit::InterruptWindow);
+    v.commit();
     assert!(!v.vmcb().control.intercept3.contains(Intercept3::VINTR));
     assert_eq!(v.vmcb().control.virtual_interrupt.bits(), 0x0100_0000);
 }
@@ -209,16 +319,17 @@ fn a_window_opens_once() {
 fn no_nmi_within_an_nmi() {
     let mut v = vcpu(SvmFlags::empty());
     v.inject(Event::Nmi);
-    assert!(v.vmcb().control.intercept3.contains(Intercept3::IRET));
     cpuid_exit(&mut v);
+    assert!(v.vmcb().control.intercept3.contains(Intercept3::IRET));
     assert!(!v.can_take_nmi());
     let iret = exit(&mut v, |vmcb| {
         vmcb.control.exit_code = code::IRET;
         vmcb.save.rip = 0x1000;
     });
     assert_eq!(iret, Exit::Ignore);
-    assert!(!v.can_take_nmi() && !v.vmcb().control.intercept3.contains(Intercept3::IRET));
+    assert!(!v.can_take_nmi());
     exit(&mut v, |vmcb| {
+        assert!(!vmcb.control.intercept3.contains(Intercept3::IRET));
         vmcb.control.exit_code = code::INTR;
         vmcb.save.rip = 0x2000;
     });
@@ -359,7 +470,7 @@ fn without_an_nmi_that_waits_the_guest_is_not_stepped() {
     v.request_nmi_window(true);
     v.registers_mut().rflags |= RFLAGS_TF;
     v.commit();
-    assert!(!v.stepping);
+    assert_eq!(v.step, None);
 }
 
 #[test]
@@ -367,6 +478,7 @@ fn what_cr8_holds_back_waits_for_a_write_of_it() {
     let mut v = vcpu(SvmFlags::empty());
     v.set_tpr(5);
     v.request_window_above(5);
+    v.commit();
     let c = &v.vmcb().control;
     assert_eq!(c.intercept_cr, Control::CR8_WRITE);
     assert!(!c.intercept3.contains(Intercept3::VINTR));

@@ -7,6 +7,8 @@ pub const EFER_SVME: u64 = 1 << 12;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 const CR0_PG: u64 = 1 << 31;
+/// CR0.PE: protected mode.
+pub const CR0_PE: u64 = 1;
 /// IA32_PAT as a processor comes out of reset (APM 7.8).
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// RFLAGS bit 1, which always reads as one.

@@ -26,7 +26,10 @@ pub const ASID: u32 = 1;
 /// Exceptions that never reach the guest by themselves: #MC is the host's,
 /// #DB and #AC could keep a processor busy for ever in their own delivery
 /// with no interrupt recognised, so they are stopped and injected again.
-const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
+pub const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
+
+/// The other faults that an instruction may raise; #BP and #OF are traps.
+pub const FAULTS: u32 = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7 | 0x1F << 10 | 1 << 16 | 1 << 19;
 
 /// The physical addresses that a control block refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -26,6 +26,8 @@ const WAIT_TICKS: u64 = 1 << 32;
 /// The timer was armed, and its interrupt has not come.
 static ARMED: AtomicBool = AtomicBool::new(false);
 static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// Where the guest goes on behind the HLT that follows its STI; else 0.
+static AWAKE: AtomicU64 = AtomicU64::new(0);
 
 /// Ends the guest where something is wrong: an emulator that has delivered an
 /// interrupt twice may not get any further, and its TSC may stand.
@@ -44,6 +46,8 @@ fn take(frame: &mut Frame) -> bool {
     }
     hold(frame.rflags & IF != 0, "an interrupt with IF clear");
     hold(ARMED.swap(false, Relaxed), "an interrupt of no timer");
+    let awake = AWAKE.swap(0, Relaxed);
+    hold(awake == 0 || frame.rip == awake, "an interrupt between STI and HLT");
     let end = tsc() + HOLD_TICKS;
     while tsc() < end {}
     hold(apic::bit(apic::ISR, VECTOR), "an interrupt that is not in service");
@@ -52,19 +56,35 @@ fn take(frame: &mut Frame) -> bool {
     true
 }
 
-/// Arms the timer, which then interrupts the guest where it spins or, with
-/// `late`, once the guest lets it in.
-fn round(late: bool, count: u64) {
+/// Where an interrupt of the timer meets the guest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meets {
+    /// Where it spins.
+    Spinning,
+    /// At the STI, waiting since long.
+    Late,
+    /// In the HLT behind the STI, or on the way there.
+    Halted,
+}
+
+/// Arms the timer and takes its interrupt.
+fn round(meets: Meets, count: u64) {
     let end = tsc() + WAIT_TICKS;
     ARMED.store(true, Relaxed);
     apic::write(apic::INITIAL_COUNT, count);
-    while late && !apic::bit(apic::IRR, VECTOR) {
+    while meets == Meets::Late && !apic::bit(apic::IRR, VECTOR) {
         hold(tsc() < end, "no interrupt waits");
     }
     // SAFETY: every vector has a handler.
-    unsafe { asm!("sti", "nop") };
+    match meets {
+        Meets::Halted => unsafe {
+            asm!("lea {at}, [rip + 2f]", "mov [rip + {awake}], {at}", "sti", "hlt", "2:",
+                at = out(reg) _, awake = sym AWAKE);
+        },
+        Meets::Spinning | Meets::Late => unsafe { asm!("sti", "nop") },
+    }
     while ARMED.load(Relaxed) {
-        hold(tsc() < end && !late, "no interrupt comes");
+        hold(tsc() < end && meets == Meets::Spinning, "no interrupt comes");
     }
     // SAFETY: keeps interrupts out.
     unsafe { asm!("cli") };
@@ -79,7 +99,8 @@ fn once(r: &mut Report) {
     apic::write(apic::DIVIDE, 0b1011);
     apic::write(apic::TIMER, u64::from(VECTOR));
     for number in 0..rounds {
-        round(number % 2 == 1, 20_000 + number * 7919 % 30_000);
+        let meets = [Meets::Spinning, Meets::Late, Meets::Halted][number as usize % 3];
+        round(meets, 20_000 + number * 7919 % 30_000);
     }
     apic::write(apic::TIMER, apic::MASKED);
     trap::hook(None);
