@@ -142,6 +142,20 @@ fn answers_that_cannot_be_are_violations() {
     );
     // An answer to nobody, and a grant without a copy or a run to come.
     assert!(tell(&mut Cluster::new(2, 60, &[gfn.0]), 0, 1, plain(Kind::Grant)).is_err());
+    assert!(tell(&mut asked(), 0, 1, plain(Kind::Grant)).is_err_and(|why| why.contains("copy")));
+    // An order to send a page away that has been given up meanwhile.
+    let mut cluster = asked();
+    assert_eq!(tell(&mut cluster, 0, 1, grant(1, 0)), Ok(()));
+    let (c, memory) = &mut cluster.nodes[0];
+    let frame = c.look(memory, gfn, Access::Write).unwrap().unwrap();
+    memory.write_entry(frame, 3, 7);
+    cluster.with(0, |c, env| c.release_held(env)).unwrap();
+    assert!(cluster.with(0, |c, env| c.evict(env, gfn, true)).unwrap());
+    let to_home = |kind| Message { party: NodeId(1), ..plain(kind) };
+    assert_eq!(tell(&mut cluster, 0, 1, to_home(Kind::ForwardExclusive)), Ok(()));
+    assert!(
+        tell(&mut cluster, 0, 1, to_home(Kind::PutTo)).is_err_and(|why| why.contains("not here"))
+    );
     // At home: a run longer than there can be, the end of another transaction.
     let get = |count| Message { count, ..plain(Kind::GetShared) };
     let home = || Cluster::new(2, 60, &[gfn.0]);
@@ -202,4 +216,112 @@ fn the_next_sharer_is_asked_when_one_has_dropped_its_replica() {
     );
     assert_eq!(cluster.nodes[0].0.counters().promoted, 1);
     cluster.check();
+}
+
+/// In a large cluster the set of sharers is coarse: a node that has dropped its
+/// replica cannot be told from others and stays in it. Each is asked once.
+#[test]
+fn sharers_that_cannot_be_told_apart_are_asked_once() {
+    let nodes = 50;
+    let (home, gfn) = (nodes - 1, Gfn((nodes as u64 - 1) * 1024 + 100));
+    let mut cluster = Cluster::new(nodes, 60, &[gfn.0]);
+    let deliver_all = |cluster: &mut Cluster| {
+        for _ in 0..40 {
+            if !cluster.flying.is_empty() {
+                cluster.deliver(0);
+            }
+        }
+        assert!(cluster.flying.is_empty(), "messages never end");
+    };
+    for node in 0..6 {
+        let access = if node == 0 { Access::Write } else { Access::Read };
+        while !cluster.access(node, 0, access, 0) {
+            deliver_all(&mut cluster);
+        }
+        deliver_all(&mut cluster);
+    }
+    for node in (0..6).rev() {
+        assert!(cluster.with(node, |c, env| c.evict(env, gfn, true)).unwrap());
+    }
+    deliver_all(&mut cluster);
+    let (c, memory) = &cluster.nodes[home];
+    assert_eq!(c.entry(memory, gfn).state, PageState::Exclusive);
+    assert_eq!(cluster.nodes[0].0.counters().evicted, 1);
+    cluster.check();
+}
+
+/// A request to take a page may come when another node has it long since.
+#[test]
+fn a_late_eviction_leaves_the_next_owner_alone() {
+    let gfn = Gfn(1024 + 100);
+    let mut cluster = Cluster::new(3, 60, &[gfn.0]);
+    let access = |cluster: &mut Cluster, node, access| {
+        while !cluster.access(node, 0, access, 0) {
+            cluster.drain();
+        }
+        cluster.drain();
+    };
+    access(&mut cluster, 0, Access::Write);
+    assert!(cluster.with(0, |c, env| c.evict(env, gfn, true)).unwrap());
+    let put = cluster.flying.pop().expect("a word to the home");
+    access(&mut cluster, 1, Access::Write);
+    access(&mut cluster, 2, Access::Read);
+    cluster.flying.push(put);
+    cluster.drain();
+    cluster.check();
+    let state = |node: usize| cluster.nodes[node].0.entry(&cluster.nodes[node].1, gfn).state;
+    assert_eq!([0, 1, 2].map(state), [PageState::Invalid, PageState::Owned, PageState::Shared]);
+    assert_eq!(cluster.nodes[0].0.puts_open(), 0);
+}
+
+/// The home gives a run of zero pages, and then the right to one of them, whose
+/// word comes first.
+#[test]
+fn a_grant_may_overtake_that_of_its_run() {
+    let first = Gfn(1024 + 100);
+    let [second, third] = [1, 2].map(|i| first.offset_by(i));
+    let mut cluster = Cluster::new(2, 60, &[first.0]);
+    let ask = |cluster: &mut Cluster, gfn| {
+        cluster.with(0, |c, env| c.access(env, gfn, Access::Write, 0)).unwrap()
+    };
+    assert_eq!(ask(&mut cluster, first), Progress::Pending);
+    assert_eq!(ask(&mut cluster, second), Progress::Pending);
+    cluster.deliver(0);
+    cluster.deliver(0);
+    let kinds: Vec<Kind> = cluster.flying.iter().map(|f| f.message.kind).collect();
+    let grant = kinds.iter().position(|&k| k == Kind::Grant).expect("a right to the second");
+    assert!(kinds.contains(&Kind::ZeroGrant));
+    cluster.deliver(grant);
+    assert_eq!(ask(&mut cluster, second), Progress::Pending, "the page is yet to come");
+    cluster.deliver(0);
+    for gfn in [first, second, third] {
+        assert_eq!(ask(&mut cluster, gfn), Progress::Ready, "no word is needed: {gfn:?}");
+        assert!(!cluster.nodes[0].0.is_open(gfn));
+    }
+    cluster.with(0, |c, env| c.release_held(env)).unwrap();
+    cluster.drain();
+    cluster.finish();
+}
+
+/// A run of zero pages ends no doubt but that about its own pages.
+#[test]
+fn a_run_leaves_other_open_pages_open() {
+    let gfn = Gfn(1024 + 100);
+    let far = gfn.offset_by(300);
+    let mut cluster = Cluster::new(2, 60, &[gfn.0]);
+    for page in [gfn, far] {
+        assert!(!cluster.with(0, |c, env| c.is_ready(env.memory, page, Access::Write)));
+        let ask = cluster.with(0, |c, env| c.access(env, page, Access::Write, 0)).unwrap();
+        assert_eq!(ask, Progress::Pending);
+    }
+    let bytes = [7; 4096];
+    let plain = |kind, gfn| Message::new(kind, gfn, NodeId(0));
+    // One sharer has yet to say that its replica is gone.
+    let data = Message { count: 1, exclusive: true, ..plain(Kind::Data, far) };
+    let run = Message { count: 2, ..plain(Kind::ZeroGrant, gfn) };
+    for (message, page) in [(data, Some(&bytes)), (run, None)] {
+        cluster.with(0, |c, env| c.handle(env, NodeId(1), message, page)).unwrap();
+    }
+    let c = &cluster.nodes[0].0;
+    assert_eq!((c.is_open(gfn), c.is_open(far)), (false, true));
 }
