@@ -201,7 +201,8 @@ fn send_says_what_is_wrong() {
 fn probes_are_answered_with_the_page() {
     for mtu in [1500, 9000] {
         let mut sim = Sim::cluster(120, FAIR, 2, mtu);
-        for (bytes, page) in [(0, None), (4096, Some(Frame(77))), (64, Some(Frame(77)))] {
+        let page = Some(Frame(77));
+        for (bytes, page) in [(0, None), (4096, page), (64, page), (0, page)] {
             sim.nodes[1].fabric.set_probe_page(page);
             let token = sim.nodes[0].fabric.probe(sim.now, NodeId(1), bytes).unwrap();
             sim.drain(0);

@@ -237,6 +237,7 @@ impl Sim {
             assert!(may, "a frame that the cheap look does not see");
             let mut bytes = header[..t.header_len].to_vec();
             if let Some(slice) = t.page {
+                assert_ne!(slice.len, 0, "a part of a page without bytes");
                 let id = self.nodes[n].lent.get(&slice.frame).copied().unwrap_or(0);
                 let from = usize::from(slice.offset);
                 bytes.extend_from_slice(&fill(id)[from..from + usize::from(slice.len)]);
