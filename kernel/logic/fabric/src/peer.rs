@@ -131,13 +131,15 @@ impl Peer {
         }
     }
 
-    /// Notes that something new has come that must be acknowledged in time.
-    pub(crate) fn owe_ack(&mut self, now_ns: u64, delay_ns: u64, window: u8) {
-        self.fresh = self.fresh.saturating_add(1);
+    /// Notes that `fresh` new messages or parts have come that must be
+    /// acknowledged by `at_ns`.
+    #[inline]
+    pub(crate) fn owe_ack(&mut self, fresh: u8, at_ns: u64, window: u8) {
+        self.fresh = self.fresh.saturating_add(fresh);
         if self.fresh >= ACK_EVERY.min(window / 2) {
             self.ack_now = true;
         }
-        self.ack_ns.get_or_insert(now_ns + delay_ns);
+        self.ack_ns.get_or_insert(at_ns);
     }
 
     /// A frame with acknowledgements has gone out. Patient messages that had

@@ -164,7 +164,8 @@ impl Fabric {
     }
 
     /// Keeps what a frame acknowledges until time is looked at, or until the
-    /// next frame: what the frame brings is waited for, this is not.
+    /// next frame: what the frame brings is waited for, this is not. Nor is the
+    /// acknowledgement that the frame is owed itself.
     #[inline]
     fn acknowledged(&mut self, node: u16, link: &wire::Link) -> Result<(), Drop> {
         if self.stopping != Stopping::No {
@@ -185,8 +186,13 @@ impl Fabric {
             return;
         }
         peer.acknowledge(&link, at_ns, &mut self.io);
-        if peer.wants() {
+        let (wants, owed) = (peer.wants(), peer.ack_ns.is_some());
+        if wants {
             links.mark_ready(node);
+        }
+        if owed {
+            // No answer has taken it along.
+            links.mark_ack(node);
         }
     }
 
@@ -206,6 +212,7 @@ impl Fabric {
         let (plan, window) = (links.plan, links.window);
         let peer = &mut links.peers[usize::from(node)];
         let counters = &mut self.io.counters;
+        let mut fresh = 0;
         for message in data.messages() {
             let channel = message.channel;
             let receiver = &mut peer.receivers[channel.index()];
@@ -238,15 +245,11 @@ impl Fabric {
                 Verdict::Malformed => counters.drop(Drop::Malformed),
             }
             peer.ack_now |= peer.receivers[channel.index()].gap();
-            if matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept) {
-                peer.owe_ack(self.io.now_ns, self.io.config.ack_delay_ns, window);
-            }
+            let new = matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept);
+            fresh += u8::from(new);
         }
-        if peer.ack_ns.is_some() {
-            links.mark_ack(node);
-        }
-        if links.peers[usize::from(node)].ack_now {
-            links.mark_ready(node);
+        if fresh != 0 {
+            peer.owe_ack(fresh, self.io.now_ns + self.io.config.ack_delay_ns, window);
         }
         Ok(())
     }

@@ -116,6 +116,7 @@ impl Receiver {
     }
 
     /// Takes a message or part, once.
+    #[inline(always)]
     pub(crate) fn accept(
         &mut self,
         message: &Message<'_>,
