@@ -252,8 +252,10 @@ impl Coherence {
             return Err("more requests than the nodes can have open");
         }
         let txn = self.fresh_txn();
-        let waiters = self.busy.get(&gfn.0).map_or(0, |b| b.waiters);
-        self.busy.insert(gfn.0, Busy { txn, waits, waiters });
+        if let Some(before) = self.busy.insert(gfn.0, Busy { txn, waits, waiters: 0 }) {
+            // Those that waited for the last step wait for this one.
+            self.busy.get_mut(&gfn.0).expect("it is there").waiters = before.waiters;
+        }
         self.set_holding(env, gfn, holding, true);
         Ok(txn)
     }

@@ -51,6 +51,17 @@ impl Fetch {
     pub(crate) fn is_answered(&self) -> bool {
         self.answer != Answer::None
     }
+
+    /// Whether all has come that it waits for.
+    fn is_complete(&self) -> Result<bool, &'static str> {
+        if !self.is_answered() || self.acks_due > 0 {
+            return Ok(false);
+        }
+        if self.acks_due < 0 {
+            return Err("more acknowledgements than announced");
+        }
+        Ok(true)
+    }
 }
 
 impl Coherence {
@@ -324,21 +335,15 @@ impl Coherence {
             }
             other => unreachable!("{other:?} is not for the requester"),
         }
-        self.try_install(env, gfn)
+        if fetch.is_complete()? { self.install(env, gfn) } else { Ok(()) }
     }
 
-    fn try_install<M: HostMemory, O: Output>(
+    /// Installs the page of a fetch that is complete.
+    fn install<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
     ) -> Result<(), &'static str> {
-        let Some(Open::Fetch(fetch)) = self.open.get(&gfn.0) else { unreachable!("it is open") };
-        if fetch.answer == Answer::None || fetch.acks_due > 0 {
-            return Ok(());
-        }
-        if fetch.acks_due < 0 {
-            return Err("more acknowledgements than announced");
-        }
         let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("it is open") };
         let txn = match fetch.answer {
             Answer::None => unreachable!("it was answered"),
@@ -466,13 +471,17 @@ impl Coherence {
         start: Gfn,
         count: u64,
     ) -> Result<(), &'static str> {
-        let waits = |(&gfn, open): (&u64, &Open)| {
-            let inside = (start.0..start.0 + count).contains(&gfn);
-            (inside && matches!(open, Open::Fetch(f) if f.answer != Answer::None)).then_some(gfn)
+        let waits = |(&gfn, open): (&u64, &Open)| match open {
+            Open::Fetch(fetch) if (start.0..start.0 + count).contains(&gfn) => {
+                fetch.is_answered().then(|| (gfn, fetch.is_complete()))
+            }
+            _ => None,
         };
         loop {
-            let Some(gfn) = self.open.iter().find_map(waits) else { break };
-            self.try_install(env, Gfn(gfn))?;
+            let Some((gfn, complete)) = self.open.iter().find_map(waits) else { break };
+            if complete? {
+                self.install(env, Gfn(gfn))?;
+            }
             if self.open.contains_key(&gfn) {
                 return Err("a grant for a page in doubt");
             }

@@ -59,16 +59,18 @@ impl<V> Slots<V> {
         self.get(key).is_some()
     }
 
-    /// Puts a value in, in the place of one with the same key.
-    pub(crate) fn insert(&mut self, key: u64, value: V) {
+    /// Puts a value in; returns the one that had its key before.
+    #[inline]
+    pub(crate) fn insert(&mut self, key: u64, value: V) -> Option<V> {
         let at = self.find(key);
-        if self.slots[at].is_none() {
+        let old = self.slots[at].replace((key, value));
+        if old.is_none() {
             self.len += 1;
+            if self.len * 2 > self.slots.len() {
+                self.grow();
+            }
         }
-        self.slots[at] = Some((key, value));
-        if self.len * 2 > self.slots.len() {
-            self.grow();
-        }
+        old.map(|(_, value)| value)
     }
 
     #[cold]

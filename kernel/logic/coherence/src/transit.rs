@@ -28,7 +28,9 @@ impl Transit {
     pub(crate) fn leave(&mut self, frame: Frame) {
         match self.frames.get_mut(&frame.0) {
             Some(sending) => sending.times += 1,
-            None => self.frames.insert(frame.0, Sending { times: 1, free_after: false }),
+            None => {
+                self.frames.insert(frame.0, Sending { times: 1, free_after: false });
+            }
         }
     }
 

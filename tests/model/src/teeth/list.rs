@@ -128,8 +128,8 @@ pub const ALL: &[Tooth] = &[
         "a page is written before the replicas are gone",
         STILL,
         REQUESTER,
-        "if fetch.answer == Answer::None || fetch.acks_due > 0 {",
-        "if fetch.answer == Answer::None || (fetch.acks_due > 0 && !BITES) {",
+        "if !self.is_answered() || self.acks_due > 0 {",
+        "if !self.is_answered() || (self.acks_due > 0 && !BITES) {",
     ),
     source(
         "acks-not-announced",
