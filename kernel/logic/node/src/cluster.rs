@@ -280,7 +280,6 @@ impl Cluster {
             // else would end it.
             self.hold.begin(now_ns, self.hold_ns);
         }
-        self.flush_outbox(fabric, now_ns);
     }
 
     /// Whether anything waits to be handed to the fabric.
