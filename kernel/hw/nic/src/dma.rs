@@ -31,6 +31,7 @@ mod sealed {
     impl Word for u16 {}
     impl Word for u32 {}
     impl Word for u64 {}
+    impl Word for [u64; 2] {}
 }
 
 impl DmaRegion {
@@ -78,7 +79,7 @@ impl DmaRegion {
     fn word<T: sealed::Word>(&self, offset: usize) -> VolatilePtr<'_, T> {
         let place = self.place(offset, size_of::<T>()).cast::<T>();
         assert!(place.is_aligned(), "unaligned DMA access");
-        // SAFETY: in bounds and aligned; `T` is an integer, so whatever the
+        // SAFETY: in bounds and aligned; `T` is made of integers, so whatever the
         // device writes is valid; no CPU access but through this value.
         unsafe { VolatilePtr::new(place) }
     }
@@ -89,7 +90,7 @@ impl DmaRegion {
         self.word(offset).read()
     }
 
-    /// Writes one integer that the device may read.
+    /// Writes one integer, or the two of a descriptor, that the device may read.
     pub fn write<T: sealed::Word>(&mut self, offset: usize, value: T) {
         self.word(offset).write(value);
     }

@@ -12,8 +12,8 @@
 //! so one report covers all frames before it (317453, 3.3.3.2).
 
 use super::registers::{
-    DESCRIPTOR_FIELDS, DESCRIPTOR_LEN, TDBAH, TDBAL, TDH, TDLEN, TDT, TX_CMD_EOP, TX_CMD_IFCS,
-    TX_CMD_RS, TX_DD, TX_STATUS,
+    DESCRIPTOR_LEN, TDBAH, TDBAL, TDH, TDLEN, TDT, TX_CMD_EOP, TX_CMD_IFCS, TX_CMD_RS, TX_DD,
+    TX_STATUS,
 };
 use crate::{DmaRegion, Environment, HEADER_MAX, PageSlice, Registers, TransmitError};
 use core::sync::atomic::{Ordering, fence};
@@ -133,9 +133,8 @@ impl TransmitRing {
     }
 
     fn put(&mut self, address: u64, len: usize, command: u64) {
-        let place = self.tail * DESCRIPTOR_LEN;
-        self.descriptors.write(place, address);
-        self.descriptors.write(place + DESCRIPTOR_FIELDS, len as u64 | TX_CMD_IFCS | command);
+        let descriptor = [address, len as u64 | TX_CMD_IFCS | command];
+        self.descriptors.write(self.tail * DESCRIPTOR_LEN, descriptor);
         self.tail = (self.tail + 1) % RING;
     }
 
