@@ -153,6 +153,11 @@ impl Coherence {
             run += 1;
         }
         self.send_get(env, gfn, access, (run, state));
+        if run <= ahead {
+            // What lies behind a page that is here, or has another home.
+            let rest = gfn.offset_by(u64::from(run));
+            self.ask_ahead(env, (rest, 1), ahead + 1 - run, access);
+        }
         Ok(Progress::Pending)
     }
 
@@ -171,6 +176,17 @@ impl Coherence {
         count: u16,
         access: Access,
     ) -> Result<(), Violation> {
+        self.ask_ahead(env, (from, step), count, access);
+        self.settle(env)
+    }
+
+    fn ask_ahead<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        (from, step): (Gfn, i64),
+        count: u16,
+        access: Access,
+    ) {
         let mut start = from;
         let mut run = 0;
         for i in 0..count {
@@ -189,7 +205,6 @@ impl Coherence {
         if run > 0 {
             self.send_get(env, start, access, (run, PageState::Invalid));
         }
-        self.settle(env)
     }
 
     /// Opens a fetch of a page that nobody waits for, together with that of

@@ -99,6 +99,19 @@ fn few_frames_are_for_what_is_needed() {
     assert!(node.is_open(200..205) && !node.is_open([205]));
 }
 
+/// A page that is here or on its way does not end what an access asks for
+/// beyond its own.
+#[test]
+fn an_access_asks_for_what_lies_behind_pages_that_are_not_missing() {
+    let mut node = Node::new(60);
+    assert_eq!(node.prefetch(103, 1, 2), [(0, 103, 2)]);
+    let asked = vec![(0, 100, 3), (0, 105, 3)];
+    assert_eq!(node.access(100, 7), (Progress::Pending, asked));
+    assert!(node.is_open(100..108) && !node.is_open([108]));
+    // Behind the last page there is nothing.
+    assert_eq!(node.access(3071, 3), (Progress::Pending, vec![(2, 3071, 1)]));
+}
+
 /// The floor that remote faults are measured against: a write that faults and
 /// is answered on the spot.
 #[test]
