@@ -56,4 +56,11 @@ mod tests {
             assert!(clock.ns(clock.ticks(12_345)).abs_diff(12_345) < 20);
         }
     }
+
+    #[test]
+    fn ticks_are_rounded_up() {
+        let exact = Clock::new(1_000_000_000);
+        assert_eq!((exact.hz(), exact.ticks(7), exact.ns(7)), (1_000_000_000, 7, 7));
+        assert_eq!(Clock::new(2_500_000_000).ticks(1), 3);
+    }
 }

@@ -182,10 +182,10 @@ mod tests {
         let mut h = Histogram::default();
         h.record(0);
         h.record(u64::MAX);
-        assert_eq!(h.summary().count, 2);
+        assert_eq!((h.summary().count, h.count()), (2, 2));
         for v in (0..2000).chain([1 << 20, (1 << 30) + 12345]) {
             let m = middle(bucket(v));
-            assert!(m.abs_diff(v) * 128 <= v.max(128), "{v} in the bucket of {m}");
+            assert!(m.abs_diff(v) * 256 <= v, "{v} in the bucket of {m}");
         }
     }
 }

@@ -154,4 +154,23 @@ mod tests {
         let counted = table.most()[0].count;
         assert!((1800..2200).contains(&counted), "{counted} of 9000");
     }
+
+    #[test]
+    fn what_has_faded_by_less_than_half_counts() {
+        let mut table = HotPages::default();
+        count(&mut table, 7, 1);
+        // 64 parts become 56, 49, 42, 36 and 31.
+        for whole in [1, 1, 1, 1, 0] {
+            table.fade();
+            assert_eq!(table.most()[0].count, whole);
+        }
+        for _ in 0..8 {
+            (0..PLACES as u64).for_each(|gfn| count(&mut table, 100 + gfn, 1));
+        }
+        count(&mut table, 9, 1);
+        let newest = |table: &HotPages| table.most().into_iter().find(|hot| hot.gfn == Gfn(9));
+        let error = newest(&table).unwrap().error;
+        table.fade();
+        assert!((1..error).contains(&newest(&table).unwrap().error), "{error}");
+    }
 }

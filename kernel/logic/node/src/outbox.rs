@@ -203,4 +203,29 @@ mod tests {
         outbox.end_patience();
         assert_eq!(outbox.queues[Channel::Response.index()].len(), 2);
     }
+
+    #[test]
+    fn what_coherence_asks_is_answered() {
+        let mut outbox = Outbox::new(3);
+        assert_eq!(outbox.roomiest(3, &[]), None);
+        outbox.rooms.set(NodeId(2), 9);
+        assert_eq!((outbox.free_frames(NodeId(1)), outbox.free_frames(NodeId(2))), (0, 9));
+        assert_eq!(outbox.roomiest(3, &[]), Some(NodeId(2)));
+        outbox.glimpses.remember(Gfn(1), Frame(1));
+        outbox.flush();
+        assert!(outbox.flush_owed && outbox.is_empty());
+        assert_eq!(outbox.glimpses.find(Gfn(1)), None, "it may lie elsewhere now");
+        outbox.control(NodeId(1), Channel::Request, Control::Taken);
+        assert!(!outbox.is_empty() && !outbox.is_congested());
+    }
+
+    #[test]
+    fn so_many_of_one_channel_are_too_many() {
+        let mut outbox = Outbox::new(2);
+        for i in 0..CONGESTED {
+            assert!(!outbox.is_congested(), "{i}");
+            outbox.send(NodeId(1), Message::new(Kind::GetShared, Gfn(1), NodeId(0)), None);
+        }
+        assert!(outbox.is_congested());
+    }
 }

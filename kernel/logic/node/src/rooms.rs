@@ -90,7 +90,9 @@ mod tests {
         for nodes in [1usize, 2, 3, 7, 64, 100] {
             let mut rooms = Rooms::new(nodes);
             for _ in 0..if cfg!(miri) { 20 } else { 500 } {
-                rooms.set(NodeId(random(nodes as u64) as u16), random(4) as u32);
+                let (node, free) = (NodeId(random(nodes as u64) as u16), random(4) as u32);
+                rooms.set(node, free);
+                assert_eq!(rooms.free(node), free);
                 let not = [(); 3].map(|()| NodeId(random(nodes as u64) as u16));
                 let others = (0..nodes as u16).map(NodeId).filter(|n| !not.contains(n));
                 let best = others.max_by_key(|&n| (rooms.free(n), core::cmp::Reverse(n)));

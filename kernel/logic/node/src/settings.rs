@@ -126,6 +126,7 @@ impl<'a> Settings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn reads_what_it_knows_and_reports_the_rest() {
@@ -139,7 +140,19 @@ mod tests {
     #[test]
     fn refuses_values_out_of_range() {
         for word in ["nodes=0", "nodes=x", "nodes=5000", "mtu=100", "cluster=zz", "dead_ms=1"] {
-            assert_eq!(Settings::parse(word, |_| {}).unwrap_err().word, word);
+            let bad = Settings::parse(word, |_| {}).unwrap_err();
+            assert_eq!(bad.word, word);
+            assert!(bad.to_string().contains(word) && bad.to_string().contains(bad.must_be));
         }
+    }
+
+    #[test]
+    fn every_word_sets_its_own() {
+        let line = "nodes=4096 join_timeout=7 nic=e1000 mtu=1500 sample_s=3 report_s=4 spin_us=5 \
+                    dead_ms=500 nic=e1000e";
+        let s = Settings::parse(line, |word| panic!("{word}")).unwrap();
+        assert_eq!((s.nodes, s.cluster, s.join_timeout_s, s.lead), (4096, 0, 7, false));
+        assert_eq!((s.nic, s.mtu, s.dead_ms), (Some("e1000e"), Some(1500), 500));
+        assert_eq!((s.sample_s, s.report_s, s.spin_us), (3, 4, 5));
     }
 }

@@ -78,3 +78,27 @@ impl Stages {
         self.evict.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_of_a_remote_fault_add_up() {
+        let mut stages = Stages::default();
+        let at = Stamps { exit: 10, queued: 11, sent: 13, received: 17, mapped: 25 };
+        stages.fault(FaultKind::Read, &at, 41);
+        stages.fault(FaultKind::Upgrade, &at, 41);
+        // Answered by this node itself: nothing was sent.
+        stages.fault(FaultKind::Write, &Stamps { sent: 0, ..at }, 42);
+        let mins = |list: &[Histogram; 5]| [0, 1, 2, 3, 4].map(|i| list[i].summary().min);
+        assert_eq!(mins(&stages.faults), [0, 31, 32, 31, 0]);
+        assert_eq!(mins(&stages.stages), [1, 2, 4, 8, 16]);
+        assert!(stages.stages.iter().all(|h| h.count() == 1));
+        stages.serve.record(1);
+        stages.evict.record(1);
+        stages.clear();
+        let all = stages.faults.iter().chain(&stages.stages);
+        assert_eq!(all.chain([&stages.serve, &stages.evict]).map(Histogram::count).sum::<u64>(), 0);
+    }
+}

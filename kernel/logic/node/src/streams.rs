@@ -327,4 +327,95 @@ mod tests {
         assert!(s.miss(Gfn(103), false).writes);
         assert!(!s.miss(Gfn(9000), false).writes);
     }
+
+    #[test]
+    fn a_majority_is_more_than_half_of_the_last_misses() {
+        let majority = |steps: &[i64]| {
+            let mut stream = Stream::default();
+            steps.iter().for_each(|&step| stream.remember(step));
+            stream.majority()
+        };
+        for (steps, step) in [
+            (&[5, 5, 5][..], 0),
+            (&[5, 5, 5, 1], 5),
+            (&[1, 5, 5, 5], 5),
+            (&[5, 1, 5, 5], 5),
+            (&[5, 5, 1, 1], 0),
+            (&[5, 5, 5, 5, 1, 1, 1, 1], 1),
+            (&[5, 5, 5, 2, 5, 5, 1, 2], 5),
+            (&[5, 1, 5, 1, 5, 1, 5, 1], 0),
+            (&[4, 3, 5, 5, 2, 1, 5, 5], 0),
+            (&[1, 2, 3, 4, 5, 6, 7, 8], 0),
+        ] {
+            assert_eq!(majority(steps), step, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_comes_by_what_it_has_asked_for() {
+        let stream = Stream {
+            last: Gfn(100),
+            used: 1,
+            step: 3,
+            depth: 4,
+            frontier: Gfn(112),
+            ..Stream::default()
+        };
+        for (gfn, steps) in [(103, Some(1)), (112, Some(4))] {
+            assert_eq!(stream.steps_to(Gfn(gfn)), steps);
+        }
+        for gfn in [97, 100, 101, 104, 115] {
+            assert_eq!(stream.steps_to(Gfn(gfn)), None, "{gfn}");
+        }
+        for none in [
+            Stream { used: 0, ..stream },
+            Stream { depth: 0, ..stream },
+            Stream { step: 0, ..stream },
+        ] {
+            assert_eq!(none.steps_to(Gfn(103)), None);
+        }
+    }
+
+    #[test]
+    fn a_stray_miss_halves_and_a_turn_begins_anew() {
+        let stream = Stream {
+            last: Gfn(1000),
+            used: 1,
+            steps: [5; WINDOW],
+            known: WINDOW as u8,
+            step: 5,
+            depth: 15,
+            writes: true,
+            ..Stream::default()
+        };
+        let turned = |mut stream: Stream, gfn| {
+            stream.turns(Gfn(gfn));
+            (stream.step, stream.depth, stream.writes)
+        };
+        assert_eq!(turned(stream, 1013), (5, 8, true));
+        assert_eq!(turned(Stream { writes: false, ..stream }, 1013), (5, 8, false));
+        let young = Stream { known: 0, ..stream };
+        assert_eq!(turned(young, 999), (-1, 1, false));
+        assert_eq!(turned(young, 1013), (0, 0, false));
+    }
+
+    #[test]
+    fn only_what_follows_at_once_goes_along() {
+        let run = Run { from: Gfn(11), step: 1, count: 7, writes: false };
+        assert_eq!((run.along_with(Gfn(10)), run.along_with(Gfn(11))), (7, 0));
+        assert_eq!(Run { step: 2, ..run }.along_with(Gfn(10)), 0);
+    }
+
+    #[test]
+    fn a_write_belongs_to_the_stream_that_has_passed_there() {
+        for (step, away, writes) in [(1, 31, true), (1, 32, false), (5, 100, true), (5, 160, false)]
+        {
+            let mut s = Streams::default();
+            counts(&mut s, &[0, 1, 2, 3, 4].map(|i| 10_000 + i * step));
+            let last = s.streams[0].last;
+            s.upgrade(last.offset_by(away));
+            let marked = s.streams.iter().filter(|stream| stream.writes).count();
+            assert_eq!(marked, usize::from(writes), "{away} pages from a step of {step}");
+        }
+    }
 }
