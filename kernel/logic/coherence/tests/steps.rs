@@ -221,6 +221,7 @@ fn the_next_sharer_is_asked_when_one_has_dropped_its_replica() {
 /// In a large cluster the set of sharers is coarse: a node that has dropped its
 /// replica cannot be told from others and stays in it. Each is asked once.
 #[test]
+#[cfg_attr(miri, ignore = "a coarse set needs fifty nodes")]
 fn sharers_that_cannot_be_told_apart_are_asked_once() {
     let nodes = 50;
     let (home, gfn) = (nodes - 1, Gfn((nodes as u64 - 1) * 1024 + 100));

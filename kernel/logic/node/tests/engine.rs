@@ -1,5 +1,6 @@
 //! Nodes of a formed cluster: what they have to send, when they want to be
 //! called, what they measure and whom they keep waiting.
+#![cfg(not(miri))] // Whole nodes over virtual time: too long for an interpreter.
 
 mod common;
 use addr::{Access, Frame, Gfn};
@@ -93,7 +94,6 @@ fn pages_fetched_ahead_come() {
 
 /// A node that takes more than it has frames for moves pages to the other.
 #[test]
-#[cfg_attr(miri, ignore = "frames run short only after many pages")]
 fn what_does_not_fit_moves_and_is_timed() {
     let mut world = World::new(2);
     (0..1024).for_each(|gfn| world.put(Gfn(gfn).start(), &[gfn as u8 | 1]));
