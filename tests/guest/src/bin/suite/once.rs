@@ -75,12 +75,13 @@ fn round(meets: Meets, count: u64) {
     while meets == Meets::Late && !apic::bit(apic::IRR, VECTOR) {
         hold(tsc() < end, "no interrupt waits");
     }
-    // SAFETY: every vector has a handler.
     match meets {
+        // SAFETY: every vector has a handler.
         Meets::Halted => unsafe {
             asm!("lea {at}, [rip + 2f]", "mov [rip + {awake}], {at}", "sti", "hlt", "2:",
                 at = out(reg) _, awake = sym AWAKE);
         },
+        // SAFETY: as above.
         Meets::Spinning | Meets::Late => unsafe { asm!("sti", "nop") },
     }
     while ARMED.load(Relaxed) {

@@ -217,6 +217,9 @@ macro_rules! through {
     };
 }
 
+/// One form of XSAVE, there and back.
+type Form = fn() -> Option<Fault>;
+
 /// What each form of XSAVE that the processor offers has saved is what comes
 /// back: a system chooses one by CPUID.
 fn forms(r: &mut Report) {
@@ -224,17 +227,14 @@ fn forms(r: &mut Report) {
         return;
     }
     let offers = core::arch::x86_64::__cpuid_count(0xD, 1).eax;
-    let forms: [(u32, fn() -> Option<Fault>); 4] = [
-        (0, || through!("xsave64", "xrstor64")),
+    let forms: [(u32, Form); 4] = [
+        (1, || through!("xsave64", "xrstor64")),
         (offers & 1, || through!("xsaveopt64", "xrstor64")),
         (offers & 1 << 1, || through!("xsavec64", "xrstor64")),
         (offers & 1 << 3, || through!("xsaves64", "xrstors64")),
     ];
     let mut came_back = true;
-    for (index, (offered, form)) in forms.into_iter().enumerate() {
-        if index > 0 && offered == 0 {
-            continue;
-        }
+    for (_, form) in forms.into_iter().filter(|&(offered, _)| offered != 0) {
         pattern(area(1));
         pattern(area(2));
         pattern_avx(area(0));
