@@ -11,11 +11,13 @@ const PAGE: u64 = 4096;
 
 pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
     round_trips(plan, "null_rtt", 0)?;
-    round_trips(plan, "page_rtt", PAGE)
+    round_trips(plan, "page_rtt", PAGE)?;
+    stream(plan)
 }
 
-/// Pages one behind the other, as many at a time as the link likes.
-pub(crate) fn stream(plan: &Plan) -> Result<(), &'static str> {
+/// Pages one behind the other, as many at a time as the link likes. Before any
+/// page is on its way: a slow link loses probes among them.
+fn stream(plan: &Plan) -> Result<(), &'static str> {
     plan.stage("link bandwidth");
     let ticks = call(Call::Stream, PAGE, plan.faults, REMOTE).ok_or("the link lost a probe")?;
     plan.report_total("link", plan.faults, ticks, 0);

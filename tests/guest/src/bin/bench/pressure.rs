@@ -1,7 +1,6 @@
 //! More memory than the node has: bandwidth, and faults while others make
 //! room.
 
-use crate::link;
 use crate::plan::{Mark, Plan, SAMPLES, mark, pattern};
 use guests::cpu::tsc;
 use guests::hypercall::{Call, call};
@@ -29,8 +28,6 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
         }
     }
     mark(Mark::Evict)?;
-    // Just before the pass that is held against it.
-    link::stream(plan)?;
     pass(
         plan,
         &rows,
