@@ -103,7 +103,7 @@ impl SvmVcpu {
     /// V_IRQ taken, a window has to wait for the next exit, at the latest that
     /// of the handler's IRET.
     fn plan_virtual(&mut self) {
-        let takes = self.registers.rflags & RFLAGS_IF != 0 && !self.in_shadow();
+        let takes = self.registers.rflags & RFLAGS_IF != 0 && !self.shadowed;
         let vector = self.pending.interrupt().filter(|_| takes);
         self.virtually = vector.is_some();
         let window = self.window && !self.virtually && !self.shadow_holds_window();

@@ -45,10 +45,11 @@ impl SvmVcpu {
         self.control(Clean::empty()).interrupt_state &= !Control::INTERRUPT_SHADOW;
     }
 
-    /// Whether an interrupt that waits is held back by a shadow alone.
+    /// Whether the shadow that a run begins in is all that holds an interrupt
+    /// that waits.
     pub(super) fn shadow_holds_window(&self) -> bool {
         let open = self.registers.rflags & RFLAGS_IF != 0;
-        self.window && open && self.in_shadow() && !self.pending.is_some()
+        self.shadowed && self.window && open && !self.pending.is_some()
     }
 
     /// Begins, goes on with or gives up a step for an NMI or an interrupt that
@@ -59,15 +60,15 @@ impl SvmVcpu {
     /// shadow at VMRUN: the window would open between STI and HLT, and the
     /// guest then halt with nothing left to wake it.
     pub(super) fn plan_step(&mut self) {
+        self.shadowed = self.in_shadow();
         let over = match self.nmi {
             NmiState::Returning(at) if self.nmi_wanted && at == self.registers.rip => {
                 Some(Over::Iret)
             }
-            NmiState::Open if self.nmi_wanted && self.in_shadow() => Some(Over::Shadow),
+            NmiState::Open if self.nmi_wanted && self.shadowed => Some(Over::Shadow),
             _ if self.shadow_holds_window() => Some(Over::Shadow),
             _ => None,
         };
-        self.shadowed = self.in_shadow();
         let steps_itself = self.registers.rflags & RFLAGS_TF != 0;
         let over = over.filter(|_| !steps_itself && !self.pending.is_some());
         self.step = over.map(|over| Step { over, dr6: self.vmcb().save.dr6 });
