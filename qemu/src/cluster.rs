@@ -46,6 +46,19 @@ pub struct ClusterConfig {
     pub overrides: BTreeMap<u32, NodeOverride>,
 }
 
+impl ClusterConfig {
+    /// Bytes of memory of all nodes that are started.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let memory = |n| match self.overrides.get(&n) {
+            Some(node) if node.absent => 0,
+            Some(node) => node.memory.unwrap_or(self.memory).bytes(),
+            None => self.memory.bytes(),
+        };
+        (0..self.nodes).map(memory).sum()
+    }
+}
+
 /// How one node differs from the rest.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOverride {
@@ -232,10 +245,9 @@ mod tests {
         assert!(seen.iter().all(|mac| mac[0] & 1 == 0));
     }
 
-    #[test]
-    fn a_cluster_that_cannot_work_is_refused() {
+    fn config(machine: &str, nodes: u32) -> ClusterConfig {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines");
-        let config = |machine: &str, nodes| ClusterConfig {
+        ClusterConfig {
             recipe: Recipe::load(&folder, machine).unwrap(),
             nodes,
             memory: "128M".parse().unwrap(),
@@ -246,14 +258,27 @@ mod tests {
             link: LinkOptions::default(),
             log_dir: None,
             overrides: BTreeMap::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn memory_adds_up() {
+        let mut config = config("q35-svm", 4);
+        let node = NodeOverride { memory: Some("1G".parse().unwrap()), ..Default::default() };
+        config.overrides.insert(1, node);
+        config.overrides.insert(2, NodeOverride { absent: true, ..Default::default() });
+        assert_eq!(config.memory_bytes(), (128 + 1024 + 128) << 20);
+    }
+
+    #[test]
+    fn a_cluster_that_cannot_work_is_refused() {
         assert!(check(&config("q35-svm", 2)).is_ok());
         assert!(matches!(check(&config("q35-svm", 0)), Err(RunnerError::NodeCount(0))));
         assert!(matches!(check(&config("q35-svm", 65)), Err(RunnerError::NodeCount(65))));
         assert!(matches!(check(&config("bare", 2)), Err(RunnerError::DirectWithNodes(_))));
         assert!(check(&config("linux-svm", 2)).is_ok());
         let mut missing = config("q35-svm", 1);
-        missing.image = folder.join("no such image");
+        missing.image.set_file_name("no such image");
         assert!(matches!(check(&missing), Err(RunnerError::File { .. })));
         let mut large = config("q35-svm", 1);
         let payload = std::env::temp_dir().join(format!("pangaea-payload-{}", std::process::id()));

@@ -43,6 +43,11 @@ pub struct Recipe {
     /// A direct machine of which there may be several.
     #[serde(default)]
     pub linked: bool,
+    /// QEMU gives a node all of its memory at once, as a machine has it, and not
+    /// page by page as it is touched: for measurements, whose every first use of
+    /// a page would be the host's work.
+    #[serde(default)]
+    pub resident: bool,
     /// Further arguments of the emulator.
     #[serde(default)]
     pub args: Vec<String>,

@@ -49,8 +49,9 @@ fn arguments(plan: &NodePlan<'_>, serial: &[RawFd], link: Link) -> Vec<OsString>
     option("-cpu", plan.cpu.to_owned());
     option("-machine", format!("{},memory-backend=m", recipe.machine));
     // Memory that is never touched costs the host nothing, so a cluster may
-    // be larger than the host.
-    option("-object", format!("memory-backend-ram,id=m,size={megabytes}M,reserve=off"));
+    // be larger than the host; unless all of it is wanted from the start.
+    let from_host = if recipe.resident { "prealloc=on" } else { "reserve=off" };
+    option("-object", format!("memory-backend-ram,id=m,size={megabytes}M,{from_host}"));
     option("-m", format!("{megabytes}M"));
     option("-display", "none".to_owned());
     for (index, fd) in serial.iter().enumerate() {
@@ -142,6 +143,19 @@ mod tests {
         let line = words(&arguments(&test_plan(&recipe, "EPYC"), &[], Link::Memory(4, 1 << 21)));
         assert!(line.contains("mem-path=/proc/self/fd/4,size=2097152,share=on"), "{line}");
         assert!(line.contains("ivshmem-plain,memdev=link") && !line.contains("netdev"), "{line}");
+    }
+
+    #[test]
+    fn memory_is_there_from_the_start_or_when_it_is_touched() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines");
+        let mut recipe = Recipe::load(&folder, "q35-svm").unwrap();
+        for (resident, has, lacks) in
+            [(false, "reserve=off", "prealloc"), (true, "prealloc=on", "reserve")]
+        {
+            recipe.resident = resident;
+            let line = words(&arguments(&test_plan(&recipe, "EPYC"), &[], Link::Socket(9)));
+            assert!(line.contains(has) && !line.contains(lacks), "{line}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod measure;
 mod peers;
 mod plot;
+mod resident;
 mod result;
 
 pub(crate) use peers::{Setup, peers};
@@ -134,8 +135,8 @@ impl Bench<'_> {
             overrides: BTreeMap::new(),
         };
         self.progress.stage(&format!("{what}: starting the nodes"));
-        let cluster = Cluster::start(&config)?;
-        let mut session = Session::new(config.nodes, false, None);
+        let cluster = resident::start(config)?;
+        let mut session = Session::new(self.args.nodes, false, None);
         let mut measured = Measured::default();
         let ended = self.drive(what, &cluster, &mut session, &mut measured)?;
         measured.take_events(session.events().iter().map(|(_, event)| event));

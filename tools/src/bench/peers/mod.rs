@@ -14,7 +14,7 @@ mod setup;
 pub(crate) use setup::Setup;
 
 use super::measure::{Measured, take_lines};
-use super::{COUNT_INSTRUCTIONS, plot, write};
+use super::{COUNT_INSTRUCTIONS, plot, resident, write};
 use crate::cli::PeersArgs;
 use crate::progress::Progress;
 use crate::{compile, doctor, payload, report, signals, system};
@@ -23,8 +23,7 @@ use exits::Exits;
 use machine::LinuxFiles;
 use result::Outcome;
 use runner::{
-    Cluster, ClusterConfig, Effect, Kind, LinkOptions, MemorySize, NodeOverride, Port, Recipe,
-    Session,
+    ClusterConfig, Effect, Kind, LinkOptions, MemorySize, NodeOverride, Port, Recipe, Session,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -166,7 +165,7 @@ impl Bench<'_> {
     fn drive(&self, what: &str, config: &ClusterConfig) -> Result<Measured> {
         let say = |text: &str| self.progress.stage(&format!("{what}: {text}"));
         say("starting the machines");
-        let cluster = Cluster::start(config)?;
+        let cluster = resident::start(config.clone())?;
         let mut session = Session::new(config.nodes, config.recipe.direct, None);
         let mut measured = Measured::default();
         let mut pending = [Vec::new(), Vec::new()];
