@@ -46,7 +46,13 @@ fn run(machine: &str, options: &str, budgets: [(&str, f64); 2]) -> Value {
         assert!(min <= p50 && p50 <= p90 && p90 <= p99, "{name} is out of order");
         assert!(p50 < 1e9, "{name} takes more than a second");
     }
-    for path in ["sequential_mib_s", "random_mib_s", "sequential_fetched_mib_s", "link_mib_s"] {
+    for path in [
+        "sequential_mib_s",
+        "random_mib_s",
+        "sequential_fetched_mib_s",
+        "remote_sequential_mib_s",
+        "link_mib_s",
+    ] {
         positive(&json, &format!("/bandwidth/{path}"));
     }
     let instructions = |side: &str| positive(&json, &format!("/instructions/{side}"));

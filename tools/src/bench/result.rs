@@ -51,6 +51,8 @@ pub(super) struct Bandwidth {
     random_mib_s: f64,
     /// What came over the link meanwhile.
     sequential_fetched_mib_s: f64,
+    /// What another node holds, where nothing has to leave for it.
+    remote_sequential_mib_s: f64,
     link_mib_s: f64,
 }
 
@@ -112,6 +114,7 @@ struct Extra {
     first_touch_page_ns: f64,
     sequential: Total,
     random: Total,
+    remote_sequence: Total,
     /// What came over the link in the sequential pass and in the random one.
     fetched: [Total; 2],
 }
@@ -154,6 +157,7 @@ impl Outcome {
         let p50_ns = m.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
         stages.push(Stage { name: "remote_serve", p50_ns });
         let (sequential, random) = (m.total("sequential")?, m.total("random")?);
+        let remote_sequence = m.total("remote_sequence")?;
         let fetched = [m.total("sequential_fetched")?, m.total("random_fetched")?];
         ensure!(sequential.faults > 0 && random.faults > 0, "no touch under pressure faulted");
         Ok(Self {
@@ -169,6 +173,7 @@ impl Outcome {
                 sequential_mib_s: sequential.mib_s(),
                 random_mib_s: random.mib_s(),
                 sequential_fetched_mib_s: fetched[0].mib_s(),
+                remote_sequential_mib_s: remote_sequence.mib_s(),
                 link_mib_s: m.total("link")?.mib_s(),
             },
             instructions: counted,
@@ -187,6 +192,7 @@ impl Outcome {
                 first_touch_page_ns: m.total("first_touch_page")?.page_ns(),
                 sequential,
                 random,
+                remote_sequence,
                 fetched,
             },
         })
@@ -306,20 +312,30 @@ impl Outcome {
         }
         let [sequential, random] = x.fetched;
         let b = &self.bandwidth;
+        let of_link = |mib_s: f64| mib_s * 100.0 / b.link_mib_s;
+        line(text, format_args!("raw link: {:.1} MiB/s, pages one way", b.link_mib_s));
         line(
             text,
             format_args!(
-                "raw link: {:.1} MiB/s; {:.1} MiB/s of the sequential touches came over it, {:.0} %",
-                b.link_mib_s,
+                "of that, sequential touch of what another node holds: {:.1} MiB/s, {:.0} %",
+                b.remote_sequential_mib_s,
+                of_link(b.remote_sequential_mib_s)
+            ),
+        );
+        line(
+            text,
+            format_args!(
+                "of that, sequential touch while as much has to leave: {:.1} MiB/s, {:.0} %",
                 b.sequential_fetched_mib_s,
-                b.sequential_fetched_mib_s * 100.0 / b.link_mib_s
+                of_link(b.sequential_fetched_mib_s)
             ),
         );
         let ahead = |t: Total| t.pages as f64 / t.faults as f64;
         line(
             text,
             format_args!(
-                "pages fetched for each fault: {:.2} in sequence, {:.2} at random",
+                "pages fetched for each fault: {:.2} in sequence, {:.2} with pressure, {:.2} at random",
+                ahead(x.remote_sequence),
                 ahead(sequential),
                 ahead(random)
             ),

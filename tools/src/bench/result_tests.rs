@@ -42,9 +42,15 @@ fn measured(count: u64) -> Measured {
         let line = Line::Samples { name: name.into(), hz: HZ, count: 1000, quantiles };
         assert_eq!(m.take(line).unwrap(), None);
     }
-    for name in
-        ["first_touch_page", "sequential", "sequential_fetched", "random", "random_fetched", "link"]
-    {
+    for name in [
+        "first_touch_page",
+        "sequential",
+        "sequential_fetched",
+        "remote_sequence",
+        "random",
+        "random_fetched",
+        "link",
+    ] {
         let line =
             Line::Total { name: name.into(), hz: HZ, pages: 2560, ticks: HZ / 4, faults: 640 };
         assert_eq!(m.take(line).unwrap(), None);
@@ -96,7 +102,7 @@ fn the_json_has_the_promised_shape() {
     assert_eq!(json["read_fault"]["p50_ns"], 120_000);
     assert_eq!(
         json["bandwidth"],
-        json!({"sequential_mib_s": 40.0, "random_mib_s": 40.0, "sequential_fetched_mib_s": 40.0, "link_mib_s": 40.0})
+        json!({"sequential_mib_s": 40.0, "random_mib_s": 40.0, "sequential_fetched_mib_s": 40.0, "remote_sequential_mib_s": 40.0, "link_mib_s": 40.0})
     );
     assert_eq!(json["instructions"], json!({"requester": 4000, "owner": 4000}));
     assert_eq!(json["stages"][0], json!({"name": "exit", "p50_ns": 3000}));

@@ -2,6 +2,7 @@
 //! and the floor below them all.
 
 use crate::plan::{Mark, Plan, SAMPLES, give_away, mark, pattern};
+use guests::cpu::tsc;
 use guests::hypercall::{Call, call};
 use guests::memory::Region;
 use guests::order::Shuffle;
@@ -80,6 +81,28 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
     })?;
     mark(Mark::Floor)?;
     plan.report("exit_floor");
+    in_sequence(plan, region)
+}
+
+/// Reads pages that the other node holds one after the other, each once, while
+/// this node has frames for all of them.
+fn in_sequence(plan: &Plan, region: Region) -> Result<(), &'static str> {
+    plan.stage("giving pages to the other node for the last time");
+    // The least that a touch takes which faults: well below the floor, well
+    // above a touch of a page that is here.
+    let threshold = SAMPLES.lock().distribution().quantile(0) / 2;
+    give_away(region)?;
+    mark(Mark::Discard)?;
+    plan.stage("reading in sequence");
+    let (mut faults, started) = (0, tsc());
+    for i in 0..region.pages() {
+        let (ticks, value) = region.read(i);
+        if value != pattern(&region, i) {
+            return Err(WRONG);
+        }
+        faults += u64::from(ticks >= threshold);
+    }
+    plan.report_total("remote_sequence", region.pages(), tsc() - started, faults);
     Ok(())
 }
 
