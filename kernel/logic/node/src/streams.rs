@@ -88,15 +88,19 @@ const fn walk(from: Gfn, pages: i64) -> Gfn {
 }
 
 impl Stream {
-    /// Steps from the last miss to `gfn`, if the stream comes by there and has
-    /// asked for all that lies before it.
-    fn steps_to(&self, gfn: Gfn) -> Option<i64> {
-        if self.used == 0 || self.step == 0 || self.depth == 0 {
-            return None;
+    /// Whether the stream comes by `pages` pages after the last miss, and has
+    /// asked for all that lies before.
+    fn comes_by(&self, pages: i64) -> bool {
+        if self.step == 0 || self.depth == 0 {
+            return false;
         }
-        let pages = distance(self.last, gfn);
-        let (steps, end) = (pages / self.step, distance(self.last, self.frontier) / self.step);
-        (pages % self.step == 0 && steps > 0 && steps <= end).then_some(steps)
+        let asked = distance(self.last, self.frontier);
+        // A miss at random ends here: two divisions less.
+        if pages.unsigned_abs() > asked.unsigned_abs() {
+            return false;
+        }
+        let (steps, end) = (pages / self.step, asked / self.step);
+        pages % self.step == 0 && steps > 0 && steps <= end
     }
 
     fn remember(&mut self, step: i64) {
@@ -200,10 +204,11 @@ impl Streams {
             if stream.used == 0 {
                 continue;
             }
-            if stream.steps_to(gfn).is_some() {
+            let pages = distance(stream.last, gfn);
+            if stream.comes_by(pages) {
                 return (at, Found::Expected);
             }
-            let away = distance(stream.last, gfn).unsigned_abs();
+            let away = pages.unsigned_abs();
             if away != 0 && away < nearest.0 {
                 nearest = (away, at);
             }
@@ -361,19 +366,19 @@ mod tests {
             frontier: Gfn(112),
             ..Stream::default()
         };
-        for (gfn, steps) in [(103, Some(1)), (112, Some(4))] {
-            assert_eq!(stream.steps_to(Gfn(gfn)), steps);
+        // Its last miss was on page 100.
+        for pages in [3, 12] {
+            assert!(stream.comes_by(pages), "{pages}");
         }
-        for gfn in [97, 100, 101, 104, 115] {
-            assert_eq!(stream.steps_to(Gfn(gfn)), None, "{gfn}");
+        for pages in [-3, 0, 1, 4, 15] {
+            assert!(!stream.comes_by(pages), "{pages}");
         }
-        for none in [
-            Stream { used: 0, ..stream },
-            Stream { depth: 0, ..stream },
-            Stream { step: 0, ..stream },
-        ] {
-            assert_eq!(none.steps_to(Gfn(103)), None);
+        for none in [Stream { depth: 0, ..stream }, Stream { step: 0, ..stream }] {
+            assert!(!none.comes_by(3));
         }
+        let backwards = Stream { step: -3, frontier: Gfn(88), ..stream };
+        assert!([-3, -12].map(|p| backwards.comes_by(p)) == [true; 2]);
+        assert!([3, 12, -1, -15].map(|p| backwards.comes_by(p)) == [false; 4]);
     }
 
     #[test]
