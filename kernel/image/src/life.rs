@@ -202,6 +202,7 @@ pub(crate) fn lead(
 /// between the answer and the guest.
 fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) {
     link.send(Some(guest));
+    link.node.count_fault(guest);
     link.tick();
     // What is due again leaves before this node may halt.
     link.send(Some(guest));
@@ -218,6 +219,7 @@ fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) 
     while consoles.backlog(&guest.machine) && clock::now_tsc() < patience {
         consoles.pump(&mut guest.machine);
     }
+    link.node.count_fault(guest);
     exits(guest);
     match end {
         End::PowerOff | End::Reset => {

@@ -91,6 +91,9 @@ impl Link {
     /// Takes what has arrived and sends what waits; `true` if anything came.
     pub(crate) fn pump(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = self.send(guest.as_deref_mut());
+        if let Some(guest) = &mut guest {
+            self.node.count_fault(guest);
+        }
         any |= self.take(guest.as_deref_mut());
         self.tick();
         self.tell();
@@ -184,17 +187,14 @@ impl Link {
 
     /// Sends what waits; `true` if some of it still does.
     pub(crate) fn send(&mut self, mut guest: Option<&mut Guest>) -> bool {
-        if !self.node.has_output() {
-            return false;
-        }
         let mut pages = 0;
-        let Some(probed) = &mut self.nic else {
-            // Alone: what the fabric would send has nowhere to go.
-            while self.node.transmit(clock::now_tsc(), &mut self.header).is_some() {}
-            return false;
-        };
-        while probed.nic.room() > 0 {
-            if pages == PAGES_AT_ONCE {
+        while self.node.has_output() {
+            let Some(probed) = &mut self.nic else {
+                // Alone: what the fabric would send has nowhere to go.
+                while self.node.transmit(clock::now_tsc(), &mut self.header).is_some() {}
+                return false;
+            };
+            if pages == PAGES_AT_ONCE || probed.nic.room() == 0 {
                 return true;
             }
             let Some(frame) = self.node.transmit(clock::now_tsc(), &mut self.header) else {
@@ -207,12 +207,12 @@ impl Link {
             if let Err(error) = folded::transmit(nic, memory, header, page) {
                 // It counts as lost on the wire and is sent again.
                 log::warn!("a frame was not sent: {error:?}");
-                break;
+                return true;
             }
             pages += usize::from(page.is_some());
             self.node.sent(clock::now_tsc(), page.is_some(), guest.as_deref_mut());
         }
-        true
+        false
     }
 
     /// The next event of the fabric.

@@ -78,8 +78,10 @@ pub struct Guest {
     pub machine: Machine,
     wait: Wait,
     stamps: Stamps,
-    /// The fault that the guest resumes from, to be counted just then.
+    /// The fault that the guest resumes from, whose last stamp is taken just then.
     settled: Option<FaultKind>,
+    /// A fault that is over and not yet counted, and when it was.
+    uncounted: Option<(FaultKind, Stamps, u64)>,
     streams: Streams,
     searching: bool,
     fault_rip: u64,
@@ -117,6 +119,7 @@ impl Guest {
             wait: Wait::Nothing,
             stamps: Stamps::default(),
             settled: None,
+            uncounted: None,
             streams: Streams::default(),
             searching: false,
             fault_rip: 0,
@@ -134,6 +137,13 @@ impl Guest {
     pub(crate) fn stamp_sent(&mut self, tsc: u64) {
         if self.stamps.sent == 0 {
             self.stamps.sent = tsc;
+        }
+    }
+
+    /// Counts the fault that is over: the guest has not waited for that.
+    pub(crate) fn count_fault(&mut self, stages: &mut Stages) {
+        if let Some((kind, stamps, resumed)) = self.uncounted.take() {
+            stages.fault(kind, &stamps, resumed);
         }
     }
 
@@ -170,7 +180,8 @@ impl Guest {
             at.vcpu.flush();
         }
         if let Some(kind) = self.settled.take() {
-            at.stages.fault(kind, &self.stamps, (at.tsc)());
+            self.count_fault(at.stages);
+            self.uncounted = Some((kind, self.stamps, (at.tsc)()));
         }
         let exit = at.vcpu.run();
         self.stamps.exit = (at.tsc)();
@@ -334,6 +345,7 @@ impl Guest {
     }
 
     fn hypercall<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
+        self.count_fault(at.stages);
         let call = bench::Call::of(at.vcpu.registers());
         match bench::start(call, at) {
             bench::Started::Value(value) => self.end_hypercall(at, value),

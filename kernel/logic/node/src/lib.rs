@@ -150,6 +150,12 @@ impl Node {
         }
     }
 
+    /// Counts the guest's last fault, if that has not been done: to be called
+    /// while the guest waits, and before measurements are read.
+    pub fn count_fault(&mut self, guest: &mut Guest) {
+        guest.count_fault(&mut self.stages);
+    }
+
     /// Does what time demands and what nobody waits for: retransmissions,
     /// heartbeats, acknowledgements, ends of transactions, accesses of this
     /// node itself. Bounded work; to be called when what came has been handled

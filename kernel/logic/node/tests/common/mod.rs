@@ -211,7 +211,9 @@ impl World {
     pub fn step(&mut self) -> Step {
         let guest = self.guest.as_mut().expect("a guest");
         let Host { node, memory, .. } = &mut self.hosts[0];
-        node.run_guest(guest, &mut self.vcpu, memory, tsc)
+        let step = node.run_guest(guest, &mut self.vcpu, memory, tsc);
+        node.count_fault(guest);
+        step
     }
 
     /// Runs the guest to this exit.
