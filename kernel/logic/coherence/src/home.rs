@@ -173,13 +173,13 @@ impl Coherence {
         let mut acks = 0;
         let drop = Message { kind: Kind::Invalidate, txn, count: 0, ..message };
         for node in sharers.iter(nodes) {
-            if node != requester && node != owner {
+            if node != requester && node != owner && !self.drops_at_once(env, node, drop) {
                 self.send(env, node, drop, None);
                 acks += 1;
             }
         }
         if upgrade {
-            if owner != requester {
+            if owner != requester && !self.drops_at_once(env, owner, drop) {
                 self.send(env, owner, drop, None);
                 acks += 1;
             }
@@ -187,6 +187,25 @@ impl Coherence {
         } else {
             self.forward(env, message, owner, txn, acks);
         }
+    }
+
+    /// Drops the copy that this home has itself, which then needs no word to
+    /// the requester; not one that its vCPU still needs.
+    fn drops_at_once<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        node: NodeId,
+        message: Message,
+    ) -> bool {
+        let can = node == self.me && !self.held.contains(&message.gfn);
+        if can {
+            let event = Event::Message(Kind::Invalidate);
+            self.begins(env, event, &message);
+            let entry = self.approach(env.memory, message.gfn);
+            self.invalidate(env, message, entry);
+            self.ends(env, event, &message);
+        }
+        can
     }
 
     fn grant_zero<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message) {

@@ -50,10 +50,7 @@ impl Coherence {
             }
             (Kind::Invalidate, PageState::Exclusive) => Err("asked to drop an exclusive page"),
             (Kind::Invalidate, PageState::Invalid | PageState::Shared | PageState::Owned) => {
-                if entry.state != PageState::Invalid {
-                    self.drop_copy(env, message, entry);
-                    self.counters.invalidated += 1;
-                }
+                self.invalidate(env, message, entry);
                 let ack = Message { kind: Kind::InvalidateAck, ..message };
                 self.send(env, message.party, ack, None);
                 Ok(())
@@ -95,6 +92,19 @@ impl Coherence {
         self.open.iter().any(|(&other, open)| {
             Gfn(other).run_start() == run && matches!(open, Open::Fetch(f) if !f.is_answered())
         })
+    }
+
+    /// Drops a copy, if it is here, because another node writes.
+    pub(crate) fn invalidate<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: Message,
+        entry: Entry,
+    ) {
+        if entry.state != PageState::Invalid {
+            self.drop_copy(env, message, entry);
+            self.counters.invalidated += 1;
+        }
     }
 
     /// Forgets the page and frees its frame.

@@ -96,6 +96,55 @@ fn what_is_under_way_shows() {
     assert_eq!(value_of(memory, c.look(memory, gfn, Access::Write).unwrap()), 7);
 }
 
+/// A home that has a copy itself drops it and grants, in one message; only a
+/// copy that its vCPU still needs costs a second one, when it may go.
+#[test]
+fn a_home_drops_its_own_copy_without_a_word() {
+    let gfn = Gfn(1024 + 100);
+    for kept in [false, true] {
+        let mut cluster = Cluster::new(2, 60, &[gfn.0]);
+        while !cluster.access(0, 0, Access::Write, 0) {
+            (0..cluster.flying.len()).rev().for_each(|at| cluster.deliver(at));
+        }
+        // The home reads it: both have it now.
+        let ask = |cluster: &mut Cluster, node, access| {
+            cluster.with(node, |c, env| c.access(env, gfn, access, 0)).unwrap()
+        };
+        while ask(&mut cluster, 1, Access::Read) == Progress::Pending {
+            (0..cluster.flying.len()).rev().for_each(|at| cluster.deliver(at));
+        }
+        if !kept {
+            cluster.with(1, |c, env| c.release_held(env)).unwrap();
+        }
+        assert_eq!(ask(&mut cluster, 0, Access::Write), Progress::Pending);
+        cluster.deliver(0);
+        let said = |cluster: &Cluster| {
+            let said = cluster.flying.iter().map(|f| (f.message.kind, f.message.count));
+            said.collect::<Vec<_>>()
+        };
+        let state = |cluster: &Cluster| {
+            let (c, memory) = &cluster.nodes[1];
+            c.entry(memory, gfn).state
+        };
+        if kept {
+            assert_eq!(
+                (said(&cluster), state(&cluster)),
+                (vec![(Kind::Grant, 1)], PageState::Shared)
+            );
+            cluster.deliver(0);
+            assert_eq!(ask(&mut cluster, 0, Access::Write), Progress::Pending);
+            cluster.with(1, |c, env| c.release_held(env)).unwrap();
+            assert_eq!(said(&cluster), [(Kind::InvalidateAck, 0)]);
+        } else {
+            assert_eq!(said(&cluster), [(Kind::Grant, 0)]);
+        }
+        assert_eq!(state(&cluster), PageState::Invalid);
+        cluster.deliver(0);
+        assert_eq!(ask(&mut cluster, 0, Access::Write), Progress::Ready);
+        assert_eq!(cluster.nodes[1].0.counters().invalidated, 1);
+    }
+}
+
 /// A home keeps room for as many requests as every node may have open.
 #[test]
 fn so_many_evictions_and_no_more_are_open() {
