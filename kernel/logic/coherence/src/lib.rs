@@ -305,7 +305,11 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         while let Some(message) = self.local.pop_front() {
-            self.dispatch(env, self.me, message, None)?;
+            match message.kind.role() {
+                Role::Home => self.dispatch(env, self.me, message, None)?,
+                // What this home asks for needs no look at the layout.
+                _ => self.perform(env, self.me, message, None)?,
+            }
         }
         Ok(())
     }
@@ -327,29 +331,32 @@ impl Coherence {
         if message.carries_page() != page.is_some() {
             return bad("a page is missing or too many");
         }
-        let role = message.kind.role();
-        let is_answer = matches!(role, Role::Requester | Role::Capacity);
-        if is_answer && message.party != self.me {
-            return bad("an answer for another node");
+        match message.kind.role() {
+            Role::Home if home != self.me => return bad("this node is not its home"),
+            Role::Home => self.asked_for = (message.gfn, index),
+            Role::Owner if home != from => return bad("only the home may ask that"),
+            _ => {}
         }
+        self.perform(env, from, message, page)
+    }
+
+    /// Handles a message about a page of RAM from somebody who may send it.
+    fn perform<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        from: NodeId,
+        message: Message,
+        page: Option<Arrived<'_>>,
+    ) -> Result<(), Violation> {
+        let bad = |why| Err(Violation { from, message, why });
+        let role = message.kind.role();
+        let to_me = message.party == self.me;
         self.begins(env, Event::Message(message.kind), &message);
         let step = match role {
-            Role::Home => {
-                if home != self.me {
-                    return bad("this node is not its home");
-                }
-                self.asked_for = (message.gfn, index);
-                self.at_home(env, from, message)
-            }
-            Role::Owner => {
-                if home != from {
-                    return bad("only the home may ask that");
-                }
-                if message.party == self.me {
-                    return bad("asked to give a page to itself");
-                }
-                self.at_owner(env, from, message)
-            }
+            Role::Home => self.at_home(env, from, message),
+            Role::Owner if to_me => return bad("asked to give a page to itself"),
+            Role::Owner => self.at_owner(env, from, message),
+            Role::Requester | Role::Capacity if !to_me => return bad("an answer for another node"),
             Role::Requester => self.at_requester(env, message, page),
             Role::Capacity if message.kind == Kind::Move => self.adopt(env, message, page),
             Role::Capacity => self.put_answered(env, message),
