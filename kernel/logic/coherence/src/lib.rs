@@ -593,6 +593,13 @@ impl Coherence {
         self.leaving.len()
     }
 
+    /// Fetches of this node that are under way, those ahead of need among them.
+    #[inline]
+    #[must_use]
+    pub fn fetches_open(&self) -> usize {
+        self.open.len() - self.leaving.len()
+    }
+
     /// Whether another node waits for a page that is kept here.
     #[must_use]
     pub fn keeps_others_waiting(&self) -> bool {

@@ -260,7 +260,7 @@ impl Coherence {
 
     /// Opens a fetch of a page that is here in `state`.
     fn open_fetch(&mut self, gfn: Gfn, want: Access, state: PageState, prefetch: bool) -> bool {
-        if self.open.len() - self.leaving.len() >= self.limits.open_max {
+        if self.fetches_open() >= self.limits.open_max {
             return false;
         }
         let Some(frame) = self.page_frame() else { return false };

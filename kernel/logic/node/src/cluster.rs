@@ -6,7 +6,7 @@
 
 use super::actor::{Actor, Control};
 use super::hold::{self, Hold};
-use super::outbox::Outbox;
+use super::outbox::{ENDS_AT_ONCE, Outbox};
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
 use coherence::{Coherence, Env, Kind, Limits, Message, Progress, Violation};
@@ -89,6 +89,11 @@ struct Inbox<'a, M> {
     memory: &'a mut M,
 }
 
+/// Whether the transaction on a page is one of those that `end` ends.
+fn is_among(gfn: Gfn, end: &Message) -> bool {
+    gfn.0.wrapping_sub(end.gfn.0) < u64::from(end.count.max(1))
+}
+
 impl<M: HostMemory> Sink for Inbox<'_, M> {
     fn deliver(
         &mut self,
@@ -106,12 +111,19 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
             return;
         };
         let cluster = &mut *self.cluster;
-        if message.kind == Kind::Done && cluster.ends.len() < ENDS_MAX {
+        if message.kind == Kind::Done {
+            if message.count > ENDS_AT_ONCE {
+                cluster.fail(Fatal::Unreadable(from));
+                return;
+            }
+            if cluster.ends.len() == ENDS_MAX {
+                cluster.handle_ends(self.memory);
+            }
             // A request may come with it, and somebody waits for that.
             cluster.ends.push((from, message));
             return;
         }
-        if cluster.ends.iter().any(|(_, end)| end.gfn == message.gfn) {
+        if cluster.ends.iter().any(|(_, end)| is_among(message.gfn, end)) {
             cluster.handle_ends(self.memory);
         }
         cluster.handle(self.memory, from, message, page);
@@ -178,7 +190,11 @@ impl Cluster {
 
     fn handle_ends(&mut self, memory: &mut impl HostMemory) {
         while let Some((from, end)) = self.ends.pop() {
-            self.handle(memory, from, end, None);
+            for i in 0..end.count.max(1) {
+                let gfn = Gfn(end.gfn.0.wrapping_add(u64::from(i)));
+                let txn = end.txn.wrapping_add(u32::from(i));
+                self.handle(memory, from, Message { gfn, txn, count: 0, ..end }, None);
+            }
         }
     }
 
@@ -196,7 +212,7 @@ impl Cluster {
         while let Some(frame) = fabric.poll_released() {
             self.coherence.released(frame);
         }
-        self.outbox.end_patience();
+        self.outbox.try_patience(now_ns, self.coherence.fetches_open() > 1);
         self.flush_outbox(fabric, now_ns);
         fabric.set_status(Status {
             free_frames: u32::try_from(self.coherence.room()).unwrap_or(u32::MAX),
@@ -377,9 +393,9 @@ impl Cluster {
         }
     }
 
-    /// When to call [`Cluster::still_waiting`] again at the latest.
-    pub(crate) fn hold_until_ns(&self) -> Option<u64> {
-        self.hold.until_ns()
+    /// When [`super::Node::tick`] has something to do here again.
+    pub(crate) fn timeout_ns(&self) -> Option<u64> {
+        self.hold.until_ns().into_iter().chain(self.outbox.patient_until_ns()).min()
     }
 
     /// Lets go of pages that were kept for the vCPU.

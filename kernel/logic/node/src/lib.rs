@@ -201,8 +201,8 @@ impl Node {
         if self.cluster.as_ref().is_some_and(|c| c.acting() || c.is_behind()) {
             return Some(0);
         }
-        let hold = self.cluster.as_ref().and_then(Cluster::hold_until_ns);
-        self.fabric.poll_timeout().into_iter().chain(hold).min()
+        let cluster = self.cluster.as_ref().and_then(Cluster::timeout_ns);
+        self.fabric.poll_timeout().into_iter().chain(cluster).min()
     }
 
     /// What happened on the fabric. Answers to probes go to `guest`.

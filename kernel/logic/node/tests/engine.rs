@@ -92,6 +92,46 @@ fn pages_fetched_ahead_come() {
     assert!((1..MS).contains(&world.hosts[1].node.stages.serve.summary().p99));
 }
 
+/// The ends of a run's transactions travel together, and all of them end.
+#[test]
+fn a_run_ends_in_few_messages() {
+    const RUN: u16 = 16;
+    let mut world = World::new(2);
+    (0..u64::from(RUN)).for_each(|i| world.touch(1, FAR.offset_by(i), Access::Write));
+    let responses = |world: &World| {
+        let counters = world.hosts[0].node.fabric().counters();
+        counters.messages_out[fabric::Channel::Response.index()]
+    };
+    let before = responses(&world);
+    let host = &mut world.hosts[0];
+    let cluster = host.node.cluster.as_mut().unwrap();
+    cluster.prefetch(&mut host.memory, FAR, 1, RUN, Access::Write);
+    world.exchange();
+    (0..2).for_each(|_| world.pass(MS));
+    assert_eq!(responses(&world), before + 1);
+    for i in 0..u64::from(RUN) {
+        assert!(is_ready(&mut world, 0, FAR.offset_by(i), Access::Write), "{i}");
+    }
+    for n in [0, 1] {
+        assert!(world.cluster(n).coherence().is_quiet());
+        assert_eq!(world.cluster(n).fatal(), None);
+    }
+}
+
+/// More ends than a node ever sends at once are no message.
+#[test]
+fn a_message_that_ends_too_much_stops_a_node() {
+    let mut world = World::new(2);
+    let to = addr::NodeId(0);
+    let done = coherence::Message::new(coherence::Kind::Done, FAR, to);
+    let body = coherence::Message { count: 33, ..done }.to_bytes();
+    let channel = fabric::Channel::Response;
+    let bad = fabric::Outgoing { to, channel, body, page: None, patient: false };
+    world.hosts[1].node.fabric_mut().send(tsc(), &bad).unwrap();
+    world.exchange();
+    assert_eq!(world.cluster(0).fatal(), Some(node::Fatal::Unreadable(addr::NodeId(1))));
+}
+
 /// A node that takes more than it has frames for moves pages to the other.
 #[test]
 fn what_does_not_fit_moves_and_is_timed() {
