@@ -2,6 +2,8 @@
 //! delays and overtakes.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod lab;
+
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE, PageBytes};
 use fabric::{Channel, Config, Event, Fabric, Outgoing, SendError, Sink};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
