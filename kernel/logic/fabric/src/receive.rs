@@ -186,6 +186,8 @@ impl Fabric {
             return;
         }
         peer.acknowledge(&link, at_ns, &mut self.io);
+        // The time-out may be shorter than it was when the timers were seen.
+        self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));
         let (wants, owed) = (peer.wants(), peer.ack_ns.is_some());
         if wants {
             links.mark_ready(node);

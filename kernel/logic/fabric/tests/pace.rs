@@ -203,6 +203,18 @@ fn the_time_out_follows_the_round_trip() {
     }
 }
 
+/// While acknowledgements come the link works, only slower than it was.
+#[test]
+fn the_time_out_starts_anew_with_every_acknowledgement() {
+    let mut lab = member(2);
+    send_requests(&mut lab, 2);
+    let heard = lab.now + 4 * MS;
+    assert_eq!(messages(&mut lab, heard), []);
+    lab.hears_link(0, lab.epoch, has(1, 0));
+    // A round trip of 4 ms that varies by 2.
+    assert_eq!(messages(&mut lab, heard + 13 * MS), [(heard + 12 * MS, vec![1])]);
+}
+
 /// All that three later ones have overtaken, at once and once; then each has
 /// its whole time.
 #[test]
