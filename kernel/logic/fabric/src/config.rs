@@ -143,4 +143,11 @@ mod tests {
         assert_eq!((window(9, 256), window(9, 1024), window(100, 256)), (10, 42, 4));
         assert!(!of(SMALL_NODES, 256).is_large() && of(SMALL_NODES + 1, 256).is_large());
     }
+
+    #[test]
+    fn what_waits_for_all_peers_does_not_grow_with_the_cluster() {
+        let queue = |nodes| Config::new([0; 6], 1, 1, 1, nodes).queue();
+        assert_eq!((queue(2), queue(64), queue(128)), (256, 256, 128));
+        assert_eq!((queue(1024), queue(4096)), (16, 16));
+    }
 }

@@ -58,3 +58,30 @@ impl<T> Fifo<T> {
         self.limit - self.items.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_it_was_made_for_and_no_more() {
+        let mut fifo = Fifo::new(2);
+        assert_eq!((fifo.push(1), fifo.free()), (true, 1));
+        assert_eq!((fifo.push(2), fifo.free()), (true, 0));
+        assert_eq!((fifo.push(3), fifo.len()), (false, 2));
+        assert_eq!((fifo.pop(), fifo.pop(), fifo.pop()), (Some(1), Some(2), None));
+    }
+
+    #[test]
+    fn takes_its_memory_at_once_and_once() {
+        let mut fifo = Fifo::empty(8);
+        assert_eq!(fifo.items.capacity(), 0);
+        fifo.reserve();
+        let taken = fifo.items.capacity();
+        assert!(taken >= 8);
+        while fifo.push(0) {
+            fifo.reserve();
+            assert_eq!(fifo.items.capacity(), taken);
+        }
+    }
+}

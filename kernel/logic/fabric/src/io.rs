@@ -143,3 +143,17 @@ impl Io {
         assert!(self.released.push(frame), "more pages released than held");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roster_for_many_is_sent_to_all_at_once() {
+        for (count, frames) in [(0, 0), (ROSTERS_MAX, ROSTERS_MAX), (ROSTERS_MAX + 1, 1)] {
+            let mut io = Io::new(Config::new([0; 6], 1, 1, 1, 100), 0);
+            io.rosters(&[[2; 6]; ROSTERS_MAX + 1][..count], false);
+            assert_eq!(io.control.len(), frames);
+        }
+    }
+}

@@ -344,3 +344,6 @@ impl Links {
         numbered.filter(|(_, p)| p.alive)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,30 @@ fn who_has_heard_of_the_stop_is_not_told_again() {
     sim.until(5_000 * MS, |s| s.has(0, &Event::StopDone));
     assert_eq!((sim.sent["stop"], sim.sent["stop-ack"]), (2, 2));
 }
+
+/// What is counted is what went and came, and each once.
+#[test]
+fn traffic_is_counted() {
+    for mtu in [1500, 9000] {
+        let mut sim = Sim::cluster(8, FAIR, 2, mtu);
+        let (from, to) = (sim.by_id(0), sim.by_id(1));
+        for (id, channel) in [Channel::Request, Channel::Forward, Channel::Response]
+            .into_iter()
+            .flat_map(|channel| [channel; 3])
+            .enumerate()
+        {
+            let id = id as u64 * 2 + 1; // none of them is patient
+            sim.send(from, addr::NodeId(1), channel, id, id.is_multiple_of(3)).unwrap();
+            sim.run(10 * MS);
+        }
+        let [sent, came] = [from, to].map(|n| sim.nodes[n].fabric.counters().clone());
+        assert_eq!((sent.messages_out, sent.pages_out, sent.acks_in), ([3; 3], 3, 9));
+        assert_eq!((came.messages_in, came.pages_in, came.duplicates), ([3; 3], 3, 0));
+        for kind in [Kind::Hello, Kind::Propose, Kind::Commit, Kind::Data, Kind::Heartbeat] {
+            let all = |n: &common::Node| n.fabric.counters().frames_out[kind.index()];
+            let name = format!("{kind:?}").to_lowercase();
+            assert_eq!(sim.nodes.iter().map(all).sum::<u64>(), sim.sent[name.as_str()], "{kind:?}");
+            assert_eq!(came.frames_in[kind.index()], sent.frames_out[kind.index()], "{kind:?}");
+        }
+    }
+}
