@@ -67,8 +67,7 @@ pub(crate) struct Replacement {
     queue_len: usize,
     /// The length that the queue may have.
     queue_max: usize,
-    /// New pages at the queue's end whose accessed flag is still that of their
-    /// arrival.
+    /// New pages at the queue's end whose accessed flag is that of their arrival.
     fresh: usize,
     /// Where the hand is.
     hand: Gfn,
@@ -149,7 +148,7 @@ impl Replacement {
         }
     }
 
-    /// An age that at least one in [`OLDEST_SHARE`] kept pages has.
+    /// An age that more than one in [`OLDEST_SHARE`] kept pages have.
     fn old_age(&self) -> u8 {
         let mut left = self.kept_total / OLDEST_SHARE;
         for age in (1..STAMPS as u8).rev() {
@@ -247,8 +246,7 @@ impl Coherence {
         }
     }
 
-    /// Does what arrivals have left to do. Bounded work, away from the path of
-    /// a fault.
+    /// Does what arrivals have left to do: bounded work, not on a fault's path.
     pub(crate) fn look_after_ranks<M: HostMemory>(&mut self, memory: &mut M, pressed: bool) {
         self.clear_fresh(memory);
         if pressed {
@@ -396,3 +394,6 @@ impl Coherence {
         Entry { rank: self.arrives(memory, gfn), ..Entry::held(state, frame) }
     }
 }
+
+#[cfg(test)]
+mod tests;
