@@ -20,6 +20,8 @@ const SYSTEM_TESTS: &str = "pangaea-system-tests";
 const FUZZ_SECONDS: u64 = 8;
 /// Simulated clusters in one run: about two minutes of two cores.
 const SEEDS: &str = "10000";
+/// Half of the work of Miri.
+const MIRI_FIRST: [&str; 2] = ["pangaea-coherence", "pangaea-node"];
 /// What runs on bare metal only.
 const BARE_PACKAGES: [&str; 2] = ["pangaea-kernel", "pangaea-guests"];
 
@@ -60,7 +62,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     let progress = Progress::new();
     let metadata = metadata()?;
     let host = metadata.host_packages();
-    let logic = metadata.logic_packages();
+    let [first, others] = metadata.logic_packages();
     let mut steps = Steps::default();
     steps.command("format", cargo("fmt").args(["--all", "--check"]));
     let clippy = ["--all-targets", "--", "-D", "warnings"];
@@ -71,17 +73,18 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
     steps.command("simulator", simulate::command("pangaea-sim").args(["--seeds", SEEDS]));
-    steps.command("scale", simulate::command("scale").arg("--check"));
-    // Each of the two takes one processor.
+    // Each side takes one processor, and about as long as the other.
     steps.beside(
-        "unit tests under Miri",
-        || miri(&logic, &progress),
+        "Miri, coherence, node",
+        || miri(&first, "miri-first", &progress),
         |steps| {
+            steps.command("scale", simulate::command("scale").arg("--check"));
             steps.command("model", &mut explore::command());
             steps.command("teeth", explore::command().args(["--teeth", "short"]));
+            steps.step("fuzzing", fuzz_step);
+            steps.step("Miri, other logic", || miri(&others, "miri-others", &progress));
         },
     );
-    steps.step("fuzzing", fuzz_step);
     if args.quick {
         steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
     } else {
@@ -110,9 +113,13 @@ impl Metadata {
         selection(self.packages.iter().filter(is_default).filter(|p| p.name != SYSTEM_TESTS))
     }
 
-    /// `-p NAME` for each crate of the hypervisor's logic.
-    fn logic_packages(&self) -> Vec<String> {
-        selection(self.packages.iter().filter(|p| p.manifest_path.contains("/kernel/logic/")))
+    /// `-p NAME` for each crate of the hypervisor's logic: for those of
+    /// [`MIRI_FIRST`], and for the others.
+    fn logic_packages(&self) -> [Vec<String>; 2] {
+        let logic = self.packages.iter().filter(|p| p.manifest_path.contains("/kernel/logic/"));
+        let (first, others): (Vec<_>, Vec<_>) =
+            logic.partition(|p| MIRI_FIRST.contains(&p.name.as_str()));
+        [first, others].map(|packages| selection(packages.into_iter()))
     }
 }
 
@@ -134,8 +141,8 @@ fn clippy_bare(progress: &Progress) -> Result<Outcome> {
     Ok(execute(command.args(["--profile", "kernel", "--", "-D", "warnings"])))
 }
 
-/// Runs the logic crates' unit tests under Miri, where it can be had.
-fn miri(packages: &[String], progress: &Progress) -> Result<Outcome> {
+/// Runs logic crates' unit tests under Miri, where it can be had.
+fn miri(packages: &[String], name: &str, progress: &Progress) -> Result<Outcome> {
     let missing = || {
         let mut ask = Command::new("rustup");
         ask.args(["run", "nightly", "cargo", "miri", "--version"]);
@@ -153,12 +160,12 @@ fn miri(packages: &[String], progress: &Progress) -> Result<Outcome> {
     command.args(["run", "nightly", "cargo", "miri", "test"]).args(packages);
     // The toolchain of this program's own build must not overrule.
     command.current_dir(workspace()).env_remove("RUSTUP_TOOLCHAIN");
-    keep_output(&mut command, "miri")
+    keep_output(&mut command, name)
 }
 
 /// Fuzzes every target for a few seconds.
 fn fuzz_step() -> Result<Outcome> {
-    let args = FuzzArgs { target: None, seconds: FUZZ_SECONDS, jobs: 2, input: None };
+    let args = FuzzArgs { target: None, seconds: FUZZ_SECONDS, jobs: 1, input: None };
     Ok(match fuzz::fuzz(&args)? {
         0 => Outcome::Passed,
         _ => Outcome::Failed("an input breaks a target".to_owned()),
@@ -284,8 +291,10 @@ mod tests {
         for bare in BARE_PACKAGES {
             assert!(!host.contains(&bare.to_owned()));
         }
-        let logic = metadata.logic_packages();
-        assert!(logic.contains(&"pangaea-addr".to_owned()) && !logic.contains(&"pangaea".into()));
+        let [first, others] = metadata.logic_packages();
+        assert_eq!(first.len(), 2 * MIRI_FIRST.len());
+        assert!(others.contains(&"pangaea-addr".to_owned()) && !others.contains(&"pangaea".into()));
+        assert!(first.iter().all(|word| word == "-p" || !others.contains(word)));
     }
 
     #[test]
