@@ -81,6 +81,9 @@ pub struct Cluster {
     fatal: Option<Fatal>,
     /// [`Cluster::learn_rooms`] has been called.
     pub(crate) rooms_known: bool,
+    /// Whose frame has come last: its room is looked at later, or when another
+    /// node's comes.
+    heard: Option<NodeId>,
 }
 
 /// The part of [`Cluster`] and the memory that take messages from the fabric.
@@ -172,6 +175,7 @@ impl Cluster {
             ends: Vec::with_capacity(ENDS_MAX),
             fatal: None,
             rooms_known: false,
+            heard: None,
         })
     }
 
@@ -209,6 +213,7 @@ impl Cluster {
         memory: &mut impl HostMemory,
     ) {
         self.handle_ends(memory);
+        self.learn_room(fabric);
         while let Some(frame) = fabric.poll_released() {
             self.coherence.released(frame);
         }
@@ -281,10 +286,9 @@ impl Cluster {
             Some(landed) => fabric.handle_landed(now_ns, bytes, landed, &mut inbox),
         }
         let heard = fabric.take_heard();
-        if let Some(from) = heard
-            && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
-        {
-            self.outbox.rooms.set(from, free_frames);
+        if heard != self.heard {
+            self.learn_room(fabric);
+            self.heard = heard;
         }
         if self.coherence.keeps_others_waiting() {
             if let Some(rtt_ns) = heard.and_then(|from| fabric.rtt_ns(from))
@@ -311,6 +315,15 @@ impl Cluster {
         }
         if let Err((to, error)) = self.outbox.flush_to(fabric, now_ns) {
             self.fail(Fatal::Send(to, error));
+        }
+    }
+
+    /// Takes note of the room of the node that was heard last.
+    fn learn_room(&mut self, fabric: &Fabric) {
+        if let Some(from) = self.heard.take()
+            && let Some(Status { free_frames, .. }) = fabric.peer_status(from)
+        {
+            self.outbox.rooms.set(from, free_frames);
         }
     }
 
