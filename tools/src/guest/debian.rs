@@ -125,14 +125,37 @@ fn unpack_one(name: &str, root: &Path, work: &Path) -> Result<()> {
     }
 }
 
-/// The versions that apt would install.
+/// The versions to download: those that apt would install, but where this
+/// machine has one installed that no source offers, the newest that one does.
 fn candidate_versions(packages: &[String]) -> Result<BTreeMap<String, String>> {
-    let mut show = Command::new("apt-cache");
-    show.args(["show", "--no-all-versions"]).args(packages);
-    let text = system::run(&mut show).with_context(|| {
-        format!("apt knows not all of the packages {}; try apt-get update", packages.join(", "))
-    })?;
-    Ok(parse_versions(&text))
+    let ask = |words: &[&str]| {
+        system::run(Command::new("apt-cache").args(words).args(packages)).with_context(|| {
+            format!("apt knows not all of the packages {}; try apt-get update", packages.join(", "))
+        })
+    };
+    let mut versions = parse_versions(&ask(&["show", "--no-all-versions"])?);
+    let offered = parse_offers(&ask(&["madison"])?);
+    for (name, version) in &mut versions {
+        if let Some(offers) = offered.get(name)
+            && !offers.contains(version)
+        {
+            version.clone_from(&offers[0]);
+        }
+    }
+    Ok(versions)
+}
+
+/// Reads what `apt-cache madison` prints: each package's versions that can be
+/// downloaded, the newest first.
+fn parse_offers(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut offers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| line.ends_with(" Packages")) {
+        let mut fields = line.split('|').map(str::trim);
+        if let (Some(name), Some(version)) = (fields.next(), fields.next()) {
+            offers.entry(name.to_owned()).or_default().push(version.to_owned());
+        }
+    }
+    offers
 }
 
 /// Reads the fields `Package` and `Version` of control paragraphs.
@@ -204,6 +227,17 @@ mod tests {
                     PreDepends: libc6\n  Depends: <libvirtual>\n    libelogind0\n  Breaks: libx\n";
         let found: Vec<_> = parse_dependencies(text).into_iter().collect();
         assert_eq!(found, ["libatomic1", "libc6", "zlib1g"]);
+    }
+
+    #[test]
+    fn only_packages_are_on_offer() {
+        let text = "  libx |  2-1+deb12u1 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
+                    libx |    2-1 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
+                    liby | 3 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
+                    liby | 4 | http://deb.debian.org/debian bookworm/main Sources\n";
+        let offers = parse_offers(text);
+        assert_eq!(offers["libx"], ["2-1+deb12u1", "2-1"]);
+        assert_eq!(offers["liby"], ["3"]);
     }
 
     #[test]
