@@ -67,6 +67,12 @@ impl Entry {
         Entry { state, frame: None, leaving: false, accessed: false, rank: 0 }
     }
 
+    /// Whether this node has anything of the page.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state != PageState::Invalid
+    }
+
     /// Whether the guest may write through this entry.
     #[must_use]
     pub fn writable(&self) -> bool {
@@ -114,6 +120,8 @@ const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
 const STATE_SHIFT: u32 = 52;
 const LEAVING: u64 = 1 << 54;
 const RANK_SHIFT: u32 = 55;
+/// Up to 512, in ten of the eleven bits from [`STATE_SHIFT`] on.
+const USED_MASK: u64 = 0x3ff;
 /// Where an entry that is not present keeps its history.
 const HISTORY_SHIFT: u32 = 12;
 
@@ -178,18 +186,31 @@ impl Format {
         self.accessed != 0
     }
 
-    /// Encodes a pointer to a table.
+    /// Encodes a pointer to a table of which so many entries say something: the
+    /// number stands in the bits that are the state in a leaf.
     #[must_use]
-    pub fn encode_table(&self, table: Frame) -> u64 {
-        (table.start().0 & FRAME_MASK) | self.table
+    pub fn encode_table(&self, table: Frame, used: u64) -> u64 {
+        used << STATE_SHIFT | (table.start().0 & FRAME_MASK) | self.table
+    }
+
+    /// A pointer to a table of which more entries say something, or fewer. What
+    /// the hardware has set in it stays.
+    #[must_use]
+    pub const fn count(bits: u64, change: i64) -> u64 {
+        bits.wrapping_add_signed(change << STATE_SHIFT)
+    }
+
+    /// How many entries say something of the table that an entry points to.
+    #[must_use]
+    pub const fn used(bits: u64) -> u64 {
+        bits >> STATE_SHIFT & USED_MASK
     }
 
     /// The table that an upper-level entry points to; `None` if it is empty
     /// or a large leaf.
     #[must_use]
     pub fn decode_table(&self, bits: u64) -> Option<Frame> {
-        const NO_TABLE: u64 = u64::MAX << STATE_SHIFT;
-        (bits & (NO_TABLE | self.large | self.table) == self.table)
+        (bits & (self.large | self.table) == self.table)
             .then_some(Frame((bits & FRAME_MASK) >> addr::PAGE_SHIFT))
     }
 
@@ -213,7 +234,7 @@ mod tests {
                     let e = Entry { leaving, rank, ..Entry::held(state, Frame(0x1234)) };
                     assert_eq!(format.decode(format.encode(&e, false)), e);
                     assert_eq!(format.decode(format.encode(&e, true)), e);
-                    assert_eq!(format.decode_table(format.encode(&e, false)), None);
+                    assert_eq!(format.decode_table(format.encode(&e, true)), None);
                 }
                 assert_eq!(state.is_master(), state != PageState::Shared);
                 let z = Entry::zero(state);
@@ -233,8 +254,13 @@ mod tests {
             assert_eq!(Format::decode_history(past), u32::MAX);
             let here = Entry::held(PageState::Shared, Frame(9));
             assert_eq!(Format::decode_history(format.encode(&here, false)), 0);
-            let t = format.encode_table(Frame(7));
-            assert_eq!(format.decode_table(t), Some(Frame(7)));
+            assert_eq!(format.decode_table(0), None);
+            for used in [0, 1, 512] {
+                let t = format.encode_table(Frame(7), used);
+                assert_eq!((format.decode_table(t), Format::used(t)), (Some(Frame(7)), used));
+                assert_eq!(Format::count(t, 1), format.encode_table(Frame(7), used + 1));
+                assert_eq!(Format::count(Format::count(t | 0x20, 1), -1), t | 0x20);
+            }
         }
         assert!(Format::NPT.has_accessed() && !Format::EPT.has_accessed());
     }
@@ -252,7 +278,8 @@ mod tests {
                 assert_eq!(f.encode(&Entry::zero(state), true) & 7, 0, "not present");
             }
         }
-        assert_eq!(f.encode_table(Frame(7)), 0x7007);
+        assert_eq!(f.encode_table(Frame(7), 0), 0x7007);
+        assert_eq!(f.encode_table(Frame(7), 512) >> 62, 0, "bit 63 stays clear");
     }
 
     #[test]

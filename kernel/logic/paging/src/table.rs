@@ -4,6 +4,16 @@
 //! leaves; a leaf may also stand at level 2 (2 MiB). The table never decides
 //! when to flush: every change that takes a right away returns
 //! [`Flush::Owed`], and whoever runs the guest pays before the next entry.
+//!
+//! An entry that points to a table counts the entries of that table that say
+//! something, in bits that the hardware ignores. So one without any is found
+//! without a look at its 512 entries, and can be taken out.
+
+mod reclaim;
+mod scan;
+
+pub use reclaim::Leaves;
+pub use scan::Scanned;
 
 use super::{Entry, Format, FramePool, HostMemory, PageState};
 use addr::{Frame, Gfn, RUN_PAGES};
@@ -28,6 +38,15 @@ struct Slot {
     table: Frame,
     index: usize,
     large: bool,
+    /// The table above it.
+    above: Frame,
+}
+
+/// A table and the one above it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Place {
+    table: Frame,
+    above: Frame,
 }
 
 /// A node's nested page table.
@@ -37,24 +56,15 @@ pub struct PageTable {
     root: Frame,
     tables: u64,
     large: u64,
+    /// Tables of leaves that say nothing.
+    empty: u64,
     /// Where the last walk of [`PageTable::approach`] ended: the run's first page and its
-    /// table of leaves. It stays true, as no table is ever taken away.
-    near: (Gfn, Frame),
+    /// table of leaves. Forgotten when that is taken out.
+    near: (Gfn, Place),
 }
 
 /// The run of no page.
-const NOWHERE: (Gfn, Frame) = (Gfn(u64::MAX), Frame(0));
-
-/// One page met by [`PageTable::scan`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Scanned {
-    /// The page, or the first of a large one.
-    pub gfn: Gfn,
-    /// Its entry.
-    pub entry: Entry,
-    /// Whether it is a 2 MiB leaf.
-    pub large: bool,
-}
+const NOWHERE: (Gfn, Place) = (Gfn(u64::MAX), Place { table: Frame(0), above: Frame(0) });
 
 const LARGE_LEVEL: u32 = 2;
 
@@ -78,7 +88,7 @@ impl PageTable {
     ) -> Result<PageTable, OutOfFrames> {
         let root = pool.allocate().ok_or(OutOfFrames)?;
         memory.zero(root);
-        Ok(PageTable { format, root, tables: 1, large: 0, near: NOWHERE })
+        Ok(PageTable { format, root, tables: 1, large: 0, empty: 0, near: NOWHERE })
     }
 
     /// The vendor's bits.
@@ -105,40 +115,59 @@ impl PageTable {
         self.large
     }
 
+    /// Tables of leaves that say nothing: [`PageTable::take_out`] takes them.
+    #[must_use]
+    pub fn empty_leaves(&self) -> u64 {
+        self.empty
+    }
+
     /// Says that several looks at a page and changes of it are to come: they
     /// need not walk the table from its root each time.
     #[inline]
     pub fn approach(&mut self, memory: &impl HostMemory, gfn: Gfn) {
-        if let Some(Slot { table, large: false, .. }) = self.find(memory, gfn) {
-            self.near = (gfn.run_start(), table);
+        if let Some(Slot { table, large: false, above, .. }) = self.find(memory, gfn) {
+            self.near = (gfn.run_start(), Place { table, above });
         }
     }
 
     /// The table of leaves of a page that was approached.
     #[inline]
-    fn nearby(&self, gfn: Gfn) -> Option<Frame> {
+    fn nearby(&self, gfn: Gfn) -> Option<Place> {
         (self.near.0 == gfn.run_start()).then_some(self.near.1)
     }
 
     #[inline]
     fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
         match self.nearby(gfn) {
-            Some(table) => Some(Slot { table, index: index_at(gfn, 1), large: false }),
+            Some(place) => Some(Self::slot(place, gfn)),
             None => self.walk(memory, gfn),
         }
     }
 
+    fn slot(Place { table, above }: Place, gfn: Gfn) -> Slot {
+        Slot { table, index: index_at(gfn, 1), large: false, above }
+    }
+
     fn walk(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
-        let mut table = self.root;
+        let (mut table, mut above) = (self.root, self.root);
         for level in [4, 3, 2] {
             let index = index_at(gfn, level);
             let bits = memory.read_entry(table, index);
             if level == LARGE_LEVEL && self.format.is_large(bits) {
-                return Some(Slot { table, index, large: true });
+                return Some(Slot { table, index, large: true, above });
             }
-            table = self.format.decode_table(bits)?;
+            (table, above) = (self.format.decode_table(bits)?, table);
         }
-        Some(Slot { table, index: index_at(gfn, 1), large: false })
+        Some(Self::slot(Place { table, above }, gfn))
+    }
+
+    /// Counts entries of a table that have come to say something, or no longer
+    /// do, where the entry at `index` of `above` points to it. How many do now.
+    #[inline]
+    fn count(memory: &mut impl HostMemory, (above, index): (Frame, usize), change: i64) -> u64 {
+        let bits = Format::count(memory.read_entry(above, index), change);
+        memory.write_entry(above, index, bits);
+        Format::used(bits)
     }
 
     /// What this node holds of a page. In a large leaf the page's own frame is
@@ -159,6 +188,12 @@ impl PageTable {
         self.find(memory, gfn).is_some_and(|s| s.large)
     }
 
+    /// Whether there is a table of leaves for the page.
+    #[must_use]
+    pub fn has_leaves(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
+        self.find(memory, gfn).is_some_and(|s| !s.large)
+    }
+
     /// Finds or makes the level-1 slot of a page, splitting a large leaf.
     fn leaf(
         &mut self,
@@ -166,11 +201,11 @@ impl PageTable {
         pool: &mut FramePool,
         gfn: Gfn,
     ) -> Result<Slot, OutOfFrames> {
-        let table = match self.nearby(gfn) {
-            Some(table) => table,
+        let place = match self.nearby(gfn) {
+            Some(place) => place,
             None => self.descend(memory, pool, gfn, 1)?,
         };
-        Ok(Slot { table, index: index_at(gfn, 1), large: false })
+        Ok(Self::slot(place, gfn))
     }
 
     /// Finds or makes the table of `to_level` that covers `gfn`.
@@ -180,13 +215,13 @@ impl PageTable {
         pool: &mut FramePool,
         gfn: Gfn,
         to_level: u32,
-    ) -> Result<Frame, OutOfFrames> {
-        let mut table = self.root;
+    ) -> Result<Place, OutOfFrames> {
+        let (mut table, mut above) = (self.root, self.root);
         let mut level = 4;
         while level > to_level {
             let index = index_at(gfn, level);
             let bits = memory.read_entry(table, index);
-            table = if level == LARGE_LEVEL && self.format.is_large(bits) {
+            let next = if level == LARGE_LEVEL && self.format.is_large(bits) {
                 self.split_slot(memory, pool, table, index, bits)?
             } else if let Some(next) = self.format.decode_table(bits) {
                 next
@@ -194,12 +229,17 @@ impl PageTable {
                 let next = pool.allocate().ok_or(OutOfFrames)?;
                 memory.zero(next);
                 self.tables += 1;
-                memory.write_entry(table, index, self.format.encode_table(next));
+                memory.write_entry(table, index, self.format.encode_table(next, 0));
+                if level < 4 {
+                    Self::count(memory, (above, index_at(gfn, level + 1)), 1);
+                }
+                self.empty += u64::from(level == LARGE_LEVEL);
                 next
             };
+            (table, above) = (next, table);
             level -= 1;
         }
-        Ok(table)
+        Ok(Place { table, above })
     }
 
     /// Puts a table of 512 small leaves in place of a large one. No flush is
@@ -220,7 +260,7 @@ impl PageTable {
             let entry = Entry { frame: large.frame.map(|f| f.offset_by(i)), ..large };
             memory.write_entry(next, i as usize, self.format.encode(&entry, false));
         }
-        memory.write_entry(table, index, self.format.encode_table(next));
+        memory.write_entry(table, index, self.format.encode_table(next, RUN_PAGES));
         Ok(next)
     }
 
@@ -256,6 +296,13 @@ impl PageTable {
         let slot = self.leaf(memory, pool, gfn)?;
         let old = self.format.decode(memory.read_entry(slot.table, slot.index));
         memory.write_entry(slot.table, slot.index, self.format.encode(&entry, false));
+        let change = i64::from(entry.is_held()) - i64::from(old.is_held());
+        if change != 0 {
+            let above = (slot.above, index_at(gfn, LARGE_LEVEL));
+            let used = Self::count(memory, above, change);
+            self.empty += u64::from(used == 0);
+            self.empty -= u64::from(used == 1 && change == 1);
+        }
         let lost = old.readable()
             && (!entry.readable()
                 || old.frame != entry.frame
@@ -278,7 +325,7 @@ impl PageTable {
         entry: Entry,
     ) -> Result<bool, OutOfFrames> {
         assert!(gfn.run_index() == 0, "a run is aligned");
-        let table = self.descend(memory, pool, gfn, LARGE_LEVEL)?;
+        let Place { table, above } = self.descend(memory, pool, gfn, LARGE_LEVEL)?;
         let index = index_at(gfn, LARGE_LEVEL);
         let bits = memory.read_entry(table, index);
         if self.format.is_large(bits) || self.format.decode_table(bits).is_some() {
@@ -286,6 +333,7 @@ impl PageTable {
         }
         self.large += 1;
         memory.write_entry(table, index, self.format.encode(&entry, true));
+        Self::count(memory, (above, index_at(gfn, LARGE_LEVEL + 1)), 1);
         Ok(true)
     }
 
@@ -336,80 +384,6 @@ impl PageTable {
             _ => 0,
         }
     }
-
-    /// The first page at or after `from` that this node holds, looking at no
-    /// more than `budget` table entries. The second value is where to go on;
-    /// `None` when the end was reached.
-    #[must_use]
-    pub fn scan(
-        &self,
-        memory: &impl HostMemory,
-        from: Gfn,
-        end: Gfn,
-        budget: usize,
-    ) -> (Option<Scanned>, Option<Gfn>) {
-        let mut at = from;
-        let mut left = budget;
-        while left > 0 {
-            if at >= end {
-                return (None, None);
-            }
-            left -= 1;
-            let (level, found) = self.probe(memory, at);
-            let large = match found {
-                Found::Leaves(table) => {
-                    // The rest of this table, without walking down again.
-                    while left > 0 {
-                        let entry = self.format.decode(memory.read_entry(table, at.run_index()));
-                        let gfn = at;
-                        at = at.offset_by(1);
-                        if entry.state != PageState::Invalid {
-                            return (Some(Scanned { gfn, entry, large: false }), Some(at));
-                        }
-                        if at.run_index() == 0 {
-                            break;
-                        }
-                        left -= 1;
-                    }
-                    continue;
-                }
-                Found::Large(entry) => Some(entry),
-                Found::Nothing => None,
-            };
-            let start = Gfn(at.0 & !(span(level) - 1));
-            at = start.offset_by(span(level));
-            if let Some(entry) = large {
-                return (Some(Scanned { gfn: start, entry, large: true }), Some(at));
-            }
-        }
-        (None, Some(at))
-    }
-
-    /// The level at which a walk for `gfn` ends, and what is there.
-    fn probe(&self, memory: &impl HostMemory, gfn: Gfn) -> (u32, Found) {
-        let mut table = self.root;
-        for level in [4, 3, 2] {
-            let bits = memory.read_entry(table, index_at(gfn, level));
-            if level == LARGE_LEVEL && self.format.is_large(bits) {
-                return (level, Found::Large(self.format.decode(bits)));
-            }
-            match self.format.decode_table(bits) {
-                Some(next) => table = next,
-                None => return (level, Found::Nothing),
-            }
-        }
-        (1, Found::Leaves(table))
-    }
-}
-
-/// What a walk ends at.
-enum Found {
-    /// The table of 4 KiB leaves.
-    Leaves(Frame),
-    /// A 2 MiB leaf.
-    Large(Entry),
-    /// An empty entry of an upper table.
-    Nothing,
 }
 
 #[cfg(test)]
