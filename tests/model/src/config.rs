@@ -25,6 +25,9 @@ pub struct May {
     pub prefetch: bool,
     /// The fabric lets go of frames some time after their message arrived.
     pub late_release: bool,
+    /// Tables of leaves that say nothing are taken out at any time, and pages
+    /// of zeroes without frames leave.
+    pub take_out: bool,
     /// A node dies.
     pub die: bool,
 }
@@ -36,6 +39,8 @@ pub struct Config {
     pub name: &'static str,
     /// Frames for pages of each node, besides the reserve.
     pub frames: &'static [u64],
+    /// Frames kept back for tables, fewer than there can be of them; else all.
+    pub tables: Option<u64>,
     /// Frames kept back for pages on their way, at each node.
     pub reserve: u64,
     /// The pages that are accessed, by home and place among those at its end.

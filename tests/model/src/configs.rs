@@ -10,6 +10,7 @@ const STILL: May = May {
     ahead: false,
     prefetch: false,
     late_release: false,
+    take_out: false,
     die: false,
 };
 const EVICT: May = May { evict: true, ..STILL };
@@ -21,6 +22,7 @@ const NEIGHBOURS: &[(u16, u64)] = &[(0, 0), (0, 1)];
 const BASE: Config = Config {
     name: "",
     frames: &[2, 2],
+    tables: None,
     reserve: 0,
     pages: &[(0, 0)],
     open_max: 2,
@@ -79,6 +81,27 @@ pub const ALL: &[Config] = &[
         ..BASE
     },
     Config { name: "2-nodes-2-homes", pages: &[(0, 0), (1, 0)], short: Some(50_000), ..BASE },
+    Config {
+        name: "2-nodes-tables",
+        // Of 12 and 9 frames: with a page and its table the first node can have
+        // one of the other run as well, the second not before that table is gone.
+        frames: &[3, 0],
+        reserve: 8,
+        tables: Some(1),
+        pages: &[(0, 0), (1, 0)],
+        may: May { take_out: true, ..EVICT },
+        short: Some(100_000),
+        most: 1_000_000,
+        ..BASE
+    },
+    Config {
+        name: "2-nodes-zeroes",
+        pages: NEIGHBOURS,
+        may: May { take_out: true, store_zero: true, ..EVICT },
+        short: Some(100_000),
+        most: 1_000_000,
+        ..BASE
+    },
     Config { name: "3-nodes", frames: &[2, 2, 2], ..BASE },
     Config {
         name: "3-nodes-death",

@@ -330,7 +330,7 @@ impl<'a> Explorer<'a> {
             let all = state.actions(self.config);
             let full = state.roomy() == 0;
             let makes_room = |action: &&Action| match action {
-                Action::Do(n, Own::Balance | Own::Evict(_)) => *n == node || full,
+                Action::Do(n, Own::Balance | Own::Evict(_) | Own::TakeOut(_)) => *n == node || full,
                 _ => false,
             };
             for action in all.iter().filter(makes_room) {
@@ -443,6 +443,7 @@ fn key(local: &Local, input: Input, roomy: u8) -> u64 {
         Input::Store(page, value) => (1, u64::from(page) << 32 | value),
         Input::Retire => (2, 0),
         Input::Evict(page) => (3, page.into()),
+        Input::TakeOut(page) => (8, page.into()),
         Input::Balance => (4, 0),
         Input::Release(frame) => (5, frame.0),
         Input::Deliver(from, message, value) => {

@@ -66,6 +66,8 @@ pub enum Input {
     Retire,
     /// A page is to leave.
     Evict(u8),
+    /// The table of its run is to go.
+    TakeOut(u8),
     /// Room is to be made.
     Balance,
     /// A message comes, with a page that holds a value.
@@ -132,10 +134,12 @@ impl Local {
     #[must_use]
     pub fn new(config: &Config, id: usize) -> Local {
         let layout = Layout::new(&vec![addr::RUN_PAGES; config.nodes()]).expect("a good layout");
+        // The root, two upper tables, one of leaves for each run, and the
+        // directory's: all that there can be.
+        let table_frames = config.tables.unwrap_or(3 + config.nodes() as u64 + 1);
         let limits = Limits {
-            // The root, two upper tables, one of leaves for each run, and the
-            // directory's: all that there can be.
-            table_frames: 3 + config.nodes() as u64 + 1,
+            table_frames,
+            unpromised: table_frames,
             reserve: config.reserve,
             open_max: config.open_max,
             puts_max: config.puts_max,
@@ -225,11 +229,15 @@ impl Local {
             Input::Fault(page, Access::Read, _) => !self.looks[usize::from(page)].entry.readable(),
             Input::Fault(page, Access::Write, _) => !self.looks[usize::from(page)].entry.writable(),
             Input::Store(page, _) => self.looks[usize::from(page)].entry.writable(),
-            Input::Evict(page) => self.looks[usize::from(page)].entry.frame.is_some(),
+            Input::Evict(page) => self.looks[usize::from(page)].entry.is_held(),
             Input::Prefetch(page, _) => {
                 self.looks[usize::from(page)].entry.state == PageState::Invalid
             }
-            Input::Retire | Input::Balance | Input::Deliver(..) | Input::Release(_) => true,
+            Input::Retire
+            | Input::Balance
+            | Input::TakeOut(_)
+            | Input::Deliver(..)
+            | Input::Release(_) => true,
         }
     }
 
@@ -299,6 +307,9 @@ impl Local {
                     || old.frame != new.frame
                     || (old.writable() && !new.writable()))
         });
+        if self.coherence.table_frames().0 > after.coherence.table_frames().0 && !flushed {
+            return Err("a table was taken out and no flush is owed".to_owned());
+        }
         if lost && !flushed {
             return Err("a right was lost and no flush is owed".to_owned());
         }
@@ -348,6 +359,10 @@ fn put(
             let others = (0..config.nodes() as u16).map(NodeId).filter(|&n| n != coherence.me());
             let room = others.fold(false, |any, n| any | (env.out.free_frames(n) > 0));
             coherence.evict(env, gfn(page), room).map(|_| ())
+        }
+        Input::TakeOut(page) => {
+            coherence.take_out(env, gfn(page));
+            Ok(())
         }
         Input::Balance => coherence.balance(env),
         Input::Deliver(from, message, value) => {

@@ -119,6 +119,8 @@ pub enum Own {
     Retire,
     /// A page is to leave.
     Evict(u8),
+    /// The table of its run is to go.
+    TakeOut(u8),
     /// Room is to be made.
     Balance,
 }
@@ -195,8 +197,12 @@ impl State {
             if may.store_zero {
                 all.push(Own::Store(page, true));
             }
-            if may.evict {
+            let framed = self.locals[node].looks[usize::from(page)].entry.frame.is_some();
+            if may.evict && (framed || may.take_out) {
                 all.push(Own::Evict(page));
+            }
+            if may.take_out {
+                all.push(Own::TakeOut(page));
             }
         }
         if may.balance {
@@ -214,6 +220,7 @@ impl State {
             Own::Store(page, false) => Input::Store(page, self.fresh(page)),
             Own::Retire => Input::Retire,
             Own::Evict(page) => Input::Evict(page),
+            Own::TakeOut(page) => Input::TakeOut(page),
             Own::Balance => Input::Balance,
         }
     }

@@ -19,6 +19,9 @@ use paging::{Entry, HostMemory, PageState};
 pub struct Limits {
     /// Frames kept back for nested tables and directory tables.
     pub table_frames: u64,
+    /// Frames that nested tables and directory tables may take at worst: the
+    /// guest is not promised pages in them.
+    pub unpromised: u64,
     /// Frames kept back for pages on their way.
     pub reserve: u64,
     /// Most fetches open at once.
@@ -40,19 +43,30 @@ impl Limits {
         // tables for the pages this node is home to, and the upper levels.
         let own = frames / RUN_PAGES;
         let elsewhere = cluster_frames.saturating_sub(frames) / RUN_PAGES;
-        // What others move here comes from few places at a time. As many tables
-        // as for its own memory are the most that a node keeps for it, however
-        // large the cluster: 16 bytes a frame with its own.
-        let lent = (elsewhere / 16).min(own);
-        let (others, above) = if runs_guest {
-            (elsewhere, elsewhere / RUN_PAGES)
-        } else {
-            (lent, (elsewhere / RUN_PAGES).min(lent / 8))
-        };
-        let upper = 16 + own / RUN_PAGES + above;
-        let table_frames = own + others + own + upper;
+        // For pages of others as many tables as for its own memory at most,
+        // however large the cluster: 16 bytes a frame with its own. To a lender
+        // they come from few places at a time.
+        let others = if runs_guest { elsewhere } else { elsewhere / 16 }.min(own);
+        let above =
+            if runs_guest { others / RUN_PAGES } else { (elsewhere / RUN_PAGES).min(others / 8) };
+        let table_frames = own + others + own + 16 + own / RUN_PAGES + above;
         let reserve = (frames / 256).clamp(192, 4096);
-        Limits { table_frames, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
+        let unpromised = if runs_guest && elsewhere > own {
+            Limits::sparse_tables(frames.saturating_sub(own + reserve), own + elsewhere)
+                .max(table_frames - own)
+        } else {
+            table_frames - own
+        };
+        let unpromised = own + unpromised;
+        Limits { table_frames, unpromised, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
+    }
+
+    /// Nested tables of a node that holds as many masters as it can of a guest of
+    /// `runs` runs, each as far from the others as can be: one of leaves for each
+    /// page or each run, and those above, with all frames taken.
+    fn sparse_tables(frames: u64, runs: u64) -> u64 {
+        let above = 16 + runs / RUN_PAGES;
+        above + runs.min(frames.saturating_sub(above).div_ceil(2))
     }
 
     /// Whether the frames kept for tables are enough for a node that holds a
@@ -69,7 +83,7 @@ impl Limits {
     /// multiple of 2 MiB.
     #[must_use]
     pub fn contribution(&self, frames: u64) -> u64 {
-        let usable = frames.saturating_sub(self.table_frames + self.reserve);
+        let usable = frames.saturating_sub(self.unpromised + self.reserve);
         usable / RUN_PAGES * RUN_PAGES
     }
 }
@@ -176,10 +190,15 @@ impl Coherence {
         let high = self.floor() + self.limits.reserve;
         let pressed = self.demand > 0 && free < high + self.limits.reserve;
         self.look_after_ranks(env.memory, pressed);
+        let sparse = !self.tables_covered && self.tables_over();
+        if sparse {
+            self.trim_tables(env);
+        }
         if self.demand == 0 || free >= low {
             return Ok(());
         }
-        let mut expected = free + self.leaving.len() as u64 + self.transit.freeing();
+        let leaving = self.leaving.len() - self.leaving_without_frame();
+        let mut expected = free + leaving as u64 + self.transit.freeing();
         if expected >= high {
             self.demand = 0;
             return Ok(());
@@ -187,6 +206,11 @@ impl Coherence {
         // Where no other node has room, only replicas and zero pages can go.
         let nodes = self.layout.nodes() as u16;
         let room_elsewhere = env.out.roomiest(nodes, &[self.me]).is_some();
+        if sparse {
+            let goes = self.empty_a_run(env, room_elsewhere);
+            expected += goes;
+            self.demand = self.demand.saturating_sub(goes);
+        }
         let mut budget = SCAN_BUDGET;
         let wanted = |c: &Coherence, expected| expected < high && c.demand > 0;
         while wanted(self, expected) && self.leaving.len() < self.limits.puts_max && budget > 0 {
@@ -220,19 +244,19 @@ impl Coherence {
     }
 
     /// Starts to get rid of one page, unless it is in use.
-    fn consider<M: HostMemory, O: Output>(
+    pub(crate) fn consider<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         victim: &Victim,
         room_elsewhere: bool,
     ) -> bool {
         let Victim { gfn, entry, since } = *victim;
-        let Some(frame) = entry.frame else { return false };
         let shared = entry.state == PageState::Shared;
         let busy = self.open.contains_key(&gfn.0)
             || self.held.contains(&gfn)
             || (!shared && self.grant_may_come(gfn)); // see is_leaving_near
-        if busy || !(shared || room_elsewhere || env.memory.is_zero(frame)) {
+        let stays = || entry.frame.is_some_and(|f| !env.memory.is_zero(f));
+        if busy || !entry.is_held() || (!shared && !room_elsewhere && stays()) {
             return false;
         }
         let about = Message::new(Kind::Put, gfn, self.me);
@@ -240,7 +264,7 @@ impl Coherence {
         if shared {
             self.set_entry(env, gfn, Entry::default());
             self.remember(env.memory, gfn, since);
-            self.free(frame);
+            entry.frame.into_iter().for_each(|f| self.free(f));
             self.counters.dropped += 1;
         } else {
             self.start_put(env, gfn, entry, since);

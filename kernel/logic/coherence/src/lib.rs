@@ -31,6 +31,7 @@ pub mod owner;
 mod replacement;
 pub mod requester;
 mod slots;
+mod tables;
 mod transit;
 
 pub use capacity::Limits;
@@ -49,6 +50,7 @@ use paging::table::Flush;
 use paging::{Entry, FramePool, HostMemory, PageState, PageTable};
 use replacement::Replacement;
 use slots::Slots;
+use tables::Tables;
 use transit::Transit;
 
 /// Where messages go and what the engine around knows.
@@ -139,6 +141,8 @@ pub struct Counters {
     pub refused: u64,
     /// Evictions that found no room anywhere.
     pub no_room: u64,
+    /// Nested tables taken out.
+    pub tables_out: u64,
     /// Messages put off because the vCPU still needed the page.
     pub deferred: u64,
     /// Requests that had to wait at home.
@@ -188,6 +192,7 @@ pub struct Coherence {
     held: Vec<Gfn>,
     transit: Transit,
     replacement: Replacement,
+    tables: Tables,
     /// Pages that may leave for the frames that this node has taken for itself
     /// since it last had plenty.
     demand: u64,
@@ -233,6 +238,7 @@ impl Coherence {
             held: Vec::with_capacity(HELD_MAX),
             transit: Transit::new(limits.open_max),
             replacement: Replacement::new(pool.total_frames()),
+            tables: Tables::new(),
             demand: 0,
             started_put: None,
             masters: 0,
@@ -394,10 +400,14 @@ impl Coherence {
         gfn: Gfn,
         entry: Entry,
     ) {
+        let empty = self.table.empty_leaves();
         let (old, flush) = self
             .table
             .replace(env.memory, &mut self.pool, gfn, entry)
             .expect("frames for tables are kept back");
+        if self.table.empty_leaves() > empty && !self.tables_covered {
+            self.tables.emptied(gfn.run_start());
+        }
         self.replacement.ranked(old.rank, entry.rank, 1);
         let masters = self.masters + u64::from(entry.state.is_master());
         self.masters = masters - u64::from(old.state.is_master());

@@ -290,7 +290,7 @@ impl Coherence {
         };
         let mut get = Message::new(kind, gfn, self.me);
         get.count = run;
-        get.alone = self.is_leaving_near(gfn);
+        get.alone = self.is_leaving_near(gfn) || self.wants_one(env.memory, gfn);
         get.has_copy = state != PageState::Invalid;
         let home = self.home_of(gfn);
         self.send(env, home, get, None);

@@ -32,8 +32,14 @@ struct Node {
 
 impl Node {
     fn new(frames: u64) -> Node {
-        let limits =
-            Limits { table_frames: 20, reserve: 8, open_max: 16, puts_max: 4, dones_max: 64 };
+        let limits = Limits {
+            table_frames: 20,
+            unpromised: 20,
+            reserve: 8,
+            open_max: 16,
+            puts_max: 4,
+            dones_max: 64,
+        };
         let mut memory = VecMemory::new(frames as usize + 1);
         let mut pool = FramePool::new();
         pool.add(Frame(1), Frame(frames + 1));

@@ -52,8 +52,14 @@ impl Pair {
     fn new(format: Format, others: u64) -> Pair {
         let layout = Layout::new(&[PAGES, PAGES]).unwrap();
         let node = |id: u16, frames: u64| {
-            let limits =
-                Limits { table_frames: 48, reserve: 64, open_max: 16, puts_max: 16, dones_max: 64 };
+            let limits = Limits {
+                table_frames: 48,
+                unpromised: 48,
+                reserve: 64,
+                open_max: 16,
+                puts_max: 16,
+                dones_max: 64,
+            };
             let all = limits.table_frames + limits.reserve / 2 + frames;
             let mut memory = VecMemory::new(all as usize + 1);
             let mut pool = FramePool::new();

@@ -38,10 +38,10 @@ pub struct TooSmall {
     pub node: NodeId,
     /// Its frames.
     pub frames: u64,
-    /// Of these, frames that it would keep for tables.
+    /// Of these, frames that its tables may need.
     pub tables: u64,
     /// It is large enough, were it not for the tables of a node that runs the
-    /// guest in so large a cluster.
+    /// guest in so large a cluster: 8 bytes for 2 MiB of it, whatever it holds.
     pub would_lend: bool,
 }
 
@@ -54,8 +54,8 @@ impl fmt::Display for TooSmall {
         }
         write!(
             f,
-            "{node} leads and has {} MiB, but the tables of the whole guest's memory take {} MiB \
-             of it; start fewer nodes, or let one lead that has more memory",
+            "{node} leads and has {} MiB, but for so large a guest its tables may need {} MiB; \
+             start fewer nodes, or let one lead that has more memory",
             mib(frames),
             mib(tables)
         )
@@ -145,8 +145,24 @@ impl Cluster {
         format: paging::Format,
         memory: &mut impl HostMemory,
     ) -> Result<Cluster, TooSmall> {
+        Cluster::with_limits(membership, pool, format, memory, Limits::new)
+    }
+
+    /// The same with limits other than [`Limits::new`], of a node's frames, those
+    /// of all nodes, and whether it runs the guest.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn with_limits(
+        membership: &Membership,
+        pool: FramePool,
+        format: paging::Format,
+        memory: &mut impl HostMemory,
+        limits: impl Fn(u64, u64, bool) -> Limits,
+    ) -> Result<Cluster, TooSmall> {
         let total = membership.members.iter().map(|m| m.pages).sum();
-        let limits = |m: &Member| Limits::new(m.pages, total, m.id == NodeId::LEADER);
+        let lender = |m: &Member| limits(m.pages, total, false);
+        let limits = |m: &Member| limits(m.pages, total, m.id == NodeId::LEADER);
         let contribution = |m: &Member| limits(m).contribution(m.pages);
         let pages: Vec<u64> = membership.members.iter().map(contribution).collect();
         let me = membership.me;
@@ -156,8 +172,8 @@ impl Cluster {
                 layout::LayoutError::NodeCount => me,
             };
             let member = &membership.members[node.index()];
-            let would_lend = Limits::new(member.pages, total, false).contribution(member.pages) > 0;
-            let (frames, tables) = (member.pages, limits(member).table_frames);
+            let would_lend = lender(member).contribution(member.pages) > 0;
+            let (frames, tables) = (member.pages, limits(member).unpromised);
             TooSmall { node, frames, tables, would_lend }
         })?;
         let limits = limits(&membership.members[me.index()]);
@@ -458,17 +474,23 @@ mod tests {
         Cluster::new(&membership, pool, paging::Format::NPT, &mut memory).err()
     }
 
-    /// A guest whose tables are more than the leading node has is refused by
-    /// every node, in words; a leader with more memory can have it.
+    /// The largest cluster is admitted, and one whose leader is much smaller than
+    /// the rest; one that the upper tables of the guest alone would fill is refused
+    /// by every node, in words.
     #[test]
-    fn a_leader_that_its_tables_would_fill_is_refused() {
-        assert_eq!(refused(256, |_| FRAMES), None);
-        let why = refused(600, |_| FRAMES).expect("too many");
-        assert_eq!((why.node, why.frames, why.would_lend), (NodeId(0), FRAMES, true));
-        assert!(why.tables > FRAMES);
+    fn only_a_leader_that_the_upper_tables_would_fill_is_refused() {
+        let led_by = |leader| refused(4096, move |n| if n == 0 { leader } else { FRAMES });
+        assert_eq!(
+            (refused(256, |_| FRAMES), led_by(FRAMES), led_by(FRAMES / 16)),
+            (None, None, None)
+        );
+        let small = FRAMES / 128;
+        let why = led_by(small).expect("too small");
+        assert_eq!((why.node, why.frames, why.would_lend), (NodeId(0), small, true));
+        assert!(why.tables > small);
         let said = why.to_string();
-        assert!(said.contains("16384 MiB") && said.contains("start fewer nodes"), "{said}");
-        assert_eq!(refused(600, |n| if n == 0 { 4 * FRAMES } else { FRAMES }), None);
+        assert!(said.contains("has 128 MiB") && said.contains("start fewer nodes"), "{said}");
+        assert_eq!(refused(100, |n| if n == 0 { small } else { FRAMES }), None);
     }
 
     #[test]

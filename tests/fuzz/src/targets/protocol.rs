@@ -14,8 +14,14 @@ use std::sync::OnceLock;
 
 const FRAMES: u64 = 96;
 const PAGES: u64 = 1024;
-const LIMITS: Limits =
-    Limits { table_frames: 24, reserve: 16, open_max: 8, puts_max: 4, dones_max: 512 };
+const LIMITS: Limits = Limits {
+    table_frames: 24,
+    unpromised: 24,
+    reserve: 16,
+    open_max: 8,
+    puts_max: 4,
+    dones_max: 512,
+};
 const STEPS_MAX: usize = 400;
 
 /// What was sent: pages are let go of when the fuzzer says so.

@@ -57,12 +57,14 @@ const fn network(name: &'static str, what: &'static str, by: By) -> Tooth {
 
 const ONE: By = By::Model("2-nodes");
 const TWO: By = By::Model("2-nodes-2-pages");
+const TABLES: By = By::Model("2-nodes-tables");
 const STILL: By = By::Model("3-nodes-still");
 
 const OWNER: &str = "coherence/src/owner.rs";
 const HOME: &str = "coherence/src/home.rs";
 const REQUESTER: &str = "coherence/src/requester.rs";
 const CAPACITY: &str = "coherence/src/capacity.rs";
+const RECLAIM: &str = "paging/src/table/reclaim.rs";
 const ENGINE: &str = "coherence/src/lib.rs";
 
 /// All bugs.
@@ -232,8 +234,8 @@ pub const ALL: &[Tooth] = &[
         "a fetch may be granted a neighbour whose eviction is open",
         TWO,
         REQUESTER,
-        "get.alone = self.is_leaving_near(gfn);",
-        "get.alone = !BITES && self.is_leaving_near(gfn);",
+        "get.alone = self.is_leaving_near(gfn) ||",
+        "get.alone = !BITES && self.is_leaving_near(gfn) ||",
     ),
     source(
         "evicted-under-grant",
@@ -306,6 +308,30 @@ pub const ALL: &[Tooth] = &[
         "paging/src/table.rs",
         "|| (old.writable() && !entry.writable()));\n        Ok((old, if lost",
         "|| (!BITES && old.writable() && !entry.writable()));\n        Ok((old, if lost",
+    ),
+    source(
+        "table-in-use-taken-out",
+        "a table is taken out that still has a page",
+        TABLES,
+        RECLAIM,
+        "path[2].1)) != 0 {",
+        "path[2].1)) > u64::from(BITES) {",
+    ),
+    source(
+        "table-taken-out-unflushed",
+        "the frame of a table is used again while processors may know the way to it",
+        TABLES,
+        RECLAIM,
+        "            self.near = NOWHERE;\n        }\n        Flush::Owed",
+        "            self.near = NOWHERE;\n        }\n        if BITES { Flush::None } else { Flush::Owed }",
+    ),
+    source(
+        "table-taken-out-and-near",
+        "a table that was taken out is found without a walk",
+        TABLES,
+        RECLAIM,
+        "if self.near.0 == gfn.run_start() {",
+        "if !BITES && self.near.0 == gfn.run_start() {",
     ),
     source(
         "flush-unpaid",

@@ -109,6 +109,7 @@ impl Sparse {
             pool.add(Frame(1), Frame(frames + 1));
             let limits = Limits {
                 table_frames: 128,
+                unpromised: 128,
                 reserve: 192,
                 open_max: 64,
                 puts_max: 32,

@@ -8,7 +8,7 @@ use paging::{Format, FramePool};
 const GIB: u64 = 1 << 18;
 
 #[test]
-fn limits_grow_with_what_may_be_touched() {
+fn limits_grow_with_what_may_be_held() {
     // Tables for its own pages, for the other GiB, for the directory, and
     // 16 and two for the levels above.
     let leader = Limits::new(GIB, 2 * GIB, true);
@@ -23,6 +23,45 @@ fn limits_grow_with_what_may_be_touched() {
     assert_eq!(tables(16_384 * GIB), 3 * 32_768 + 16 + 64 + 4096);
 }
 
+/// What the leading node keeps for tables has a bound: that of a guest twice its
+/// own memory. What they may take beyond that is not promised to the guest, and
+/// is half of it at most, but for the levels above.
+#[test]
+fn a_leader_keeps_no_more_tables_than_its_memory_needs() {
+    let frames = 16 * GIB;
+    for nodes in [2, 3, 64, 256, 4096] {
+        let leader = Limits::new(frames, nodes * frames, true);
+        assert_eq!(leader.table_frames, 3 * 8192 + 16 + 32, "{nodes} nodes");
+        // 16 bytes a frame, 8 of directory, and the levels above.
+        assert!(leader.table_frames * 4096 <= (16 + 8) * frames + 64 * 4096);
+        let above = 16 + nodes * 16;
+        let all = above + nodes * 8192 + 8192;
+        assert!(leader.unpromised <= all, "{nodes} nodes: one for each run at most");
+        let left = frames - leader.reserve - 8192 - above;
+        assert!(leader.contribution(frames) >= left / 2 / RUN_PAGES * RUN_PAGES, "{nodes} nodes");
+    }
+    let two = Limits::new(frames, 2 * frames, true);
+    assert_eq!(two.unpromised, two.table_frames);
+}
+
+/// As many masters as a leader was promised for have room there with a table
+/// each, if there are so many runs.
+#[test]
+fn what_is_promised_fits_however_far_apart() {
+    for nodes in [1, 2, 3, 5, 17, 100, 255, 256, 257, 1000, 4096] {
+        for gib in [1, 4, 16] {
+            let (frames, cluster) = (gib * GIB, nodes * gib * GIB);
+            let limits = Limits::new(frames, cluster, true);
+            let masters = limits.contribution(frames);
+            let (runs, own) = (cluster / RUN_PAGES, frames / RUN_PAGES);
+            let nested = masters.min(runs) + runs / RUN_PAGES + 16;
+            let tables = (nested + own).max(limits.table_frames);
+            assert!(masters + tables + limits.reserve <= frames, "{nodes} of {gib} GiB");
+            assert!(masters > 0 || gib < 16, "{nodes} of {gib} GiB");
+        }
+    }
+}
+
 #[test]
 fn the_reserve_has_bounds() {
     let reserve = |frames| Limits::new(frames, frames, true).reserve;
@@ -33,7 +72,7 @@ fn the_reserve_has_bounds() {
 fn too_few_frames_add_nothing() {
     let limits = Limits::new(512, 512, true);
     assert_eq!((limits.contribution(512), limits.contribution(0)), (0, 0));
-    let least = limits.table_frames + limits.reserve + RUN_PAGES;
+    let least = limits.unpromised + limits.reserve + RUN_PAGES;
     assert_eq!(limits.contribution(least), RUN_PAGES);
     assert_eq!(limits.contribution(least - 1), 0);
 }
@@ -70,7 +109,14 @@ impl Output for Nowhere {
 /// kept for tables.
 fn lender(table_frames: u64) -> (Coherence, VecMemory) {
     let layout = Layout::new(&[1 << 19, 4 * RUN_PAGES]).unwrap();
-    let limits = Limits { table_frames, reserve: 30, open_max: 8, puts_max: 4, dones_max: 64 };
+    let limits = Limits {
+        table_frames,
+        unpromised: table_frames,
+        reserve: 30,
+        open_max: 8,
+        puts_max: 4,
+        dones_max: 64,
+    };
     let mut memory = VecMemory::new(101);
     let mut pool = FramePool::new();
     pool.add(Frame(1), Frame(101));
@@ -96,7 +142,7 @@ fn frames_for_tables_are_out_of_reach_of_pages() {
         assert_eq!((c.free_frames(), c.floor()), (99 - open, 7 + 3 * open));
     }
     // A directory table that is made is owed no more; a large leaf may need one.
-    let (mut c, mut memory) = lender(4);
+    let (mut c, mut memory) = lender(5);
     let own = Gfn(1 << 19);
     let alone = Message { alone: true, ..Message::new(Kind::GetExclusive, own, NodeId(0)) };
     let env = &mut Env { memory: &mut memory, out: &mut Nowhere };

@@ -28,8 +28,14 @@ struct Node {
 
 impl Node {
     fn new(format: Format) -> Node {
-        let limits =
-            Limits { table_frames: 16, reserve: 16, open_max: 8, puts_max: 4, dones_max: 64 };
+        let limits = Limits {
+            table_frames: 16,
+            unpromised: 16,
+            reserve: 16,
+            open_max: 8,
+            puts_max: 4,
+            dones_max: 64,
+        };
         let mut memory = VecMemory::new(FRAMES as usize + 1);
         let mut pool = FramePool::new();
         pool.add(Frame(1), Frame(FRAMES + 1));

@@ -71,8 +71,14 @@ impl Cluster {
     pub fn new(nodes: usize, frames: u64, pages: &[u64]) -> Cluster {
         let contributions = vec![1024; nodes];
         let layout = Layout::new(&contributions).unwrap();
-        let limits =
-            Limits { table_frames: 16, reserve: 12, open_max: 8, puts_max: 4, dones_max: 512 };
+        let limits = Limits {
+            table_frames: 16,
+            unpromised: 16,
+            reserve: 12,
+            open_max: 8,
+            puts_max: 4,
+            dones_max: 512,
+        };
         let all = limits.table_frames + limits.reserve + frames;
         let make = |n: usize| {
             // One frame more is the link's, in which a page may land.

@@ -58,15 +58,6 @@ impl PageTable {
         (None, Some(at))
     }
 
-    /// Pages of which the table of leaves of a page's run says something; `None`
-    /// if there is no such table.
-    #[must_use]
-    pub fn leaves_used(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<u64> {
-        let run = gfn.run_start();
-        let (found, _) = self.next_leaves(memory, run, run.offset_by(RUN_PAGES), 1);
-        found.filter(|leaves| leaves.run == run && !self.is_large(memory, run)).map(|l| l.used)
-    }
-
     /// Takes out the table of leaves of a run, if it says nothing of any page,
     /// with the tables above it that have no other; their frames are free again.
     /// What is remembered of pages that were there is lost. A flush is owed,
