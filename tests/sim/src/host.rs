@@ -231,8 +231,11 @@ impl Host {
             Event::Formed => {
                 let membership = self.node.fabric().membership().expect("it has formed").clone();
                 let pool = self.pool.take().expect("it forms once");
-                let mut cluster = Cluster::new(&membership, pool, Format::NPT, &mut self.memory)
-                    .expect("every node is large enough");
+                let limits = |frames, cluster, runs| at.scenario.limits(frames, cluster, runs);
+                let memory = &mut self.memory;
+                let mut cluster =
+                    Cluster::with_limits(&membership, pool, Format::NPT, memory, limits)
+                        .expect("every node is large enough");
                 at.scenario.hold_ns.into_iter().for_each(|ns| cluster.fix_hold_ns(ns));
                 let layout = cluster.coherence().layout().clone();
                 let plan = program::litmus_plan(at.scenario, &layout);

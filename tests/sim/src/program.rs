@@ -3,8 +3,8 @@
 use crate::history::{Op, SLOTS, Word};
 use crate::litmus::{self, Instance, Move, Place};
 use crate::rng::Rng;
-use crate::scenario::{Load, Scenario, US};
-use addr::{Access, Gfn};
+use crate::scenario::{Load, SPARSE_PAGES, Scenario, US};
+use addr::{Access, Gfn, RUN_PAGES};
 use layout::Layout;
 use std::collections::VecDeque;
 
@@ -67,7 +67,8 @@ pub fn litmus_plan(scenario: &Scenario, layout: &Layout) -> Vec<Instance> {
         return Vec::new();
     }
     let mut rng = Rng::new(scenario.seed ^ 0x117);
-    let pages: Vec<Gfn> = (0..rng.between(2, 8)).map(|_| some_page(&mut rng, layout)).collect();
+    let pages: Vec<Gfn> =
+        (0..rng.between(2, 8)).map(|_| some_page(&mut rng, layout, scenario.load)).collect();
     let distinct: std::collections::BTreeSet<Gfn> = pages.into_iter().collect();
     let pages: Vec<Gfn> = distinct.into_iter().collect();
     litmus::plan(&mut rng, &pages, usize::from(scenario.nodes), scenario.litmus)
@@ -80,7 +81,7 @@ impl Program {
         // The hot pages are the same at every node.
         let mut common = Rng::new(scenario.seed ^ 0x407);
         let pages = common.between(1, 12);
-        let hot = (0..pages).map(|_| some_page(&mut common, layout)).collect();
+        let hot = (0..pages).map(|_| some_page(&mut common, layout, scenario.load)).collect();
         let mut rng = Rng::new(scenario.seed ^ (node as u64 + 1) << 32);
         let lends = usize::from(scenario.nodes - scenario.lenders) <= node;
         let think_ns = rng.pick(&[0, 2 * US, 50 * US]);
@@ -165,7 +166,7 @@ impl Program {
             }
             Phase::Uniform { writes } => {
                 let writes = *writes;
-                let gfn = some_page(&mut self.rng, &self.layout);
+                let gfn = some_page(&mut self.rng, &self.layout, self.load);
                 if self.rng.chance(500) {
                     return self.word(gfn, writes, 300, 0);
                 }
@@ -209,6 +210,7 @@ impl Program {
             Load::Sharing => [50, 1000, 1000],
             Load::Uniform => [50, 150, 950],
             Load::Sweep => [50, 100, 100],
+            Load::Sparse => [50, 200, 700],
             Load::Mixed | Load::Litmus | Load::Contend => [200, 450, 550],
         };
         let die = self.rng.below(1000);
@@ -231,14 +233,21 @@ impl Program {
         let left = self.rng.between(10, long);
         self.phase_left = left;
         let access = if self.rng.chance(600) { Access::Write } else { Access::Read };
-        let step = self.rng.pick(&[1, 1, 1, 3]);
-        Phase::Scan { next: some_page(&mut self.rng, &self.layout), left, step, access }
+        let step = match self.load {
+            Load::Sparse => RUN_PAGES,
+            _ => self.rng.pick(&[1, 1, 1, 3]),
+        };
+        let next = some_page(&mut self.rng, &self.layout, self.load);
+        Phase::Scan { next, left, step, access }
     }
 }
 
 /// A page of RAM, often near the start of a run.
-fn some_page(rng: &mut Rng, layout: &Layout) -> Gfn {
+fn some_page(rng: &mut Rng, layout: &Layout, load: Load) -> Gfn {
     let end = layout.end().0;
     let page = rng.below(end);
+    if load == Load::Sparse {
+        return Gfn(page).run_start().offset_by(page % SPARSE_PAGES);
+    }
     if rng.chance(500) { Gfn(page).run_start().offset_by(page % 4) } else { Gfn(page) }
 }

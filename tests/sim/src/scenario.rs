@@ -1,6 +1,8 @@
 //! What a seed stands for: how many nodes, how bad the link is, what happens.
 
 use crate::rng::Rng;
+use addr::RUN_PAGES;
+use coherence::Limits;
 
 /// Nanoseconds in a microsecond.
 pub const US: u64 = 1_000;
@@ -42,9 +44,17 @@ pub enum Load {
     Contend,
     /// More pages than a node has frames, by one node or by all.
     Sweep,
+    /// A few pages of every 2 MiB, while frames are kept back for few nested
+    /// tables and there are no more for pages than these pages need.
+    Sparse,
     /// Everything by turns.
     Mixed,
 }
+
+/// Pages of each run that programs touch under [`Load::Sparse`].
+pub const SPARSE_PAGES: u64 = 3;
+/// Frames that nodes keep for pages on their way then.
+const SPARSE_RESERVE: u64 = 24;
 
 /// What a simulated processor does wrong, on purpose. The checks that look
 /// at the nodes or know the last write are then off: the history alone must
@@ -165,6 +175,9 @@ pub struct Scenario {
     pub spare: Vec<u64>,
     /// 2 MiB runs that each node adds to the guest's memory.
     pub runs: Vec<u64>,
+    /// Nested tables that frames are kept back for at each node, if fewer than
+    /// [`Limits::new`] has it.
+    pub tables: Option<u64>,
     /// What the programs do.
     pub load: Load,
     /// Nodes that run no program at first; they only lend memory.
@@ -204,6 +217,9 @@ impl Scenario {
         let mishap = Mishap::of(&mut rng, nodes);
         let slow = (rng.below(u64::from(nodes)) as usize, rng.pick(&[5, 30]));
         let slow = rng.chance(120).then_some(slow);
+        let mut sparse = Rng::new(seed ^ 0x5ba_55e5);
+        let load = if sparse.chance(125) { Load::Sparse } else { load };
+        let tables = sparse.between(2, 8);
         Scenario {
             seed,
             nodes,
@@ -211,7 +227,13 @@ impl Scenario {
             weather,
             ring: rng.pick(&[256, 256, 64, 16]),
             spare: (0..nodes).map(|_| rng.pick(&[0, 0, 0, 40, 600])).collect(),
-            runs: (0..nodes).map(|_| rng.pick(&[1, 1, 2])).collect(),
+            runs: (0..nodes)
+                .map(|_| match load {
+                    Load::Sparse => sparse.between(2, 6),
+                    _ => rng.pick(&[1, 1, 2]),
+                })
+                .collect(),
+            tables: (load == Load::Sparse).then_some(tables),
             load,
             lenders: if load == Load::Litmus { 0 } else { rng.below(u64::from(nodes)) as u16 },
             instructions: match load {
@@ -219,7 +241,7 @@ impl Scenario {
                 Load::Uniform => 500,
                 Load::Litmus => 20,
                 Load::Contend => 1000,
-                Load::Sweep | Load::Mixed => 1500,
+                Load::Sweep | Load::Mixed | Load::Sparse => 1500,
             },
             hold_ns: None,
             litmus: 24,
@@ -227,6 +249,44 @@ impl Scenario {
             mishap,
             slow,
         }
+    }
+
+    /// The limits of a node with so many frames in a cluster that has so many.
+    #[must_use]
+    pub fn limits(&self, frames: u64, cluster: u64, runs_guest: bool) -> Limits {
+        let Some(nested) = self.tables else { return Limits::new(frames, cluster, runs_guest) };
+        let table_frames = frames / RUN_PAGES + nested;
+        Limits {
+            table_frames,
+            unpromised: table_frames,
+            reserve: SPARSE_RESERVE,
+            open_max: 8,
+            puts_max: 8,
+            dones_max: 512,
+        }
+    }
+
+    /// Frames that the fabric tells of a node: a run more than it lends as guest
+    /// memory pays for tables and reserve.
+    #[must_use]
+    pub fn told(&self, host: usize) -> u64 {
+        (self.runs[host] + 1) * RUN_PAGES
+    }
+
+    /// Frames that a node really has, at least.
+    #[must_use]
+    pub fn needed(&self, host: usize) -> u64 {
+        let nodes = usize::from(self.nodes);
+        let total = (0..nodes).map(|n| self.told(n)).sum();
+        let limits = self.limits(self.told(host), total, true);
+        let keeps = limits.unpromised + limits.reserve;
+        if self.tables.is_none() {
+            return limits.contribution(self.told(host)) + keeps;
+        }
+        // A table for each page that is touched, what an open fetch may need, and
+        // the levels above.
+        let pages = self.runs.iter().sum::<u64>() * SPARSE_PAGES;
+        keeps + 2 * pages.div_ceil(self.nodes.into()) + 3 * (limits.open_max as u64 + 1) + 3
     }
 
     /// The command that runs it again.

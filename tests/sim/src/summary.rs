@@ -73,6 +73,8 @@ pub struct Summary {
     pub moves_refused: u64,
     /// Evictions that found no room.
     pub no_room: u64,
+    /// Nested tables taken out.
+    pub tables_out: u64,
     /// Messages put off.
     pub deferred: u64,
     /// Pages fetched ahead.
@@ -91,6 +93,7 @@ impl Summary {
         self.promoted += c.promoted;
         self.moves_refused += c.refused;
         self.no_room += c.no_room;
+        self.tables_out += c.tables_out;
         self.deferred += c.deferred;
         self.prefetches += c.prefetches;
     }
@@ -113,6 +116,7 @@ impl Summary {
         self.promoted += run.promoted;
         self.moves_refused += run.moves_refused;
         self.no_room += run.no_room;
+        self.tables_out += run.tables_out;
         self.deferred += run.deferred;
         self.prefetches += run.prefetches;
         let (f, r) = (&mut self.faults, &run.faults);

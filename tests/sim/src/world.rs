@@ -12,8 +12,7 @@ use crate::rng::Rng;
 use crate::scenario::{MS, Mishap, Scenario, US};
 use crate::summary::Summary;
 use crate::trace::{Trace, messages};
-use addr::{Gfn, NodeId, RUN_PAGES};
-use coherence::Limits;
+use addr::{Gfn, NodeId};
 use fabric::{Config, Counters, Kind};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -106,17 +105,11 @@ impl World {
 
     /// A host that boots about now, in a new life.
     pub(crate) fn build(&mut self, n: usize) -> Host {
-        // The fabric tells memory in runs; a run more than is lent as guest
-        // memory pays for tables and reserve.
         let scenario = &self.scenario;
-        let told = |n: usize| (scenario.runs[n] + 1) * RUN_PAGES;
-        let total = (0..usize::from(scenario.nodes)).map(told).sum();
-        let limits = Limits::new(told(n), total, true);
-        let needed = limits.contribution(told(n)) + limits.table_frames + limits.reserve;
         let mut config = Config::new(mac(n), 0x51, 7, self.rng.number() | 1, scenario.nodes);
         config.mtu = scenario.mtu;
-        config.pages = told(n);
-        let mut host = Host::new(n, config, needed + scenario.spare[n], self.now);
+        config.pages = scenario.told(n);
+        let mut host = Host::new(n, config, scenario.needed(n) + scenario.spare[n], self.now);
         host.free_at += self.rng.below(50 * MS);
         host
     }

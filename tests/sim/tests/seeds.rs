@@ -15,6 +15,7 @@ fn seeds_hold_and_reach_what_they_are_for() {
         ("page was evicted", s.evicted),
         ("page became dormant", s.evicted_zero),
         ("master was promoted", s.promoted),
+        ("table was taken out", s.tables_out),
         ("message was put off", s.deferred),
         ("page was fetched ahead", s.prefetches),
         ("history was checked", s.histories),
