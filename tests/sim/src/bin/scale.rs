@@ -11,7 +11,8 @@ use paging::{Format, FramePool};
 use peak_alloc::PeakAlloc;
 use sim::scale::contention::Contention;
 use sim::scale::report::{self, Metadata};
-use sim::scale::{contention, faults, join};
+use sim::scale::spread::{Pattern, Spread};
+use sim::scale::{contention, faults, join, spread};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -74,7 +75,19 @@ fn metadata(nodes: u16, fabric: u64) -> Metadata {
         Coherence::new(NodeId(nodes - 1), layout, lender, Format::NPT, pool, &mut memory)
     });
     let (lender_tables, leader_tables) = (lender.table_frames, leader.table_frames);
-    Metadata { nodes, frames: FRAMES, protocol, fabric, lender_tables, leader_tables }
+    let unpromised = leader.unpromised;
+    Metadata { nodes, frames: FRAMES, protocol, fabric, lender_tables, leader_tables, unpromised }
+}
+
+/// Writes that are measured of each pattern of pages all over a large guest.
+const WRITES: u64 = 100_000;
+
+fn spreads() -> Vec<Spread> {
+    let frames = spread::FRAMES;
+    let hot = [frames / 8, frames / 4, frames * 3 / 8, frames / 2, frames].map(Pattern::Hot);
+    let patterns =
+        [Pattern::Dense(frames * 3 / 4)].into_iter().chain(hot).chain([Pattern::Uniform]);
+    patterns.map(|pattern| spread::measure(pattern, WRITES)).collect()
 }
 
 /// One way through a fast link, in nanoseconds.
@@ -128,10 +141,12 @@ fn main() -> ExitCode {
     let join_rows: Vec<_> = SIZES.iter().map(|&n| form(n)).collect();
     let metadata_rows: Vec<_> = SIZES.iter().map(|&n| metadata(n, fabric_bytes(n))).collect();
     let tables = format!(
-        "Messages / round trips:\n\n{}\n{}\n{}",
+        "Messages / round trips:\n\n{}\n{}\n{}\n\
+         A leading node of 64 MiB and a guest of 4 TiB:\n\n{}",
         report::faults(&fault_rows),
         report::joins(&join_rows),
         report::metadata(&metadata_rows),
+        report::spreads(&spreads()),
     );
     println!("{tables}\n{contended}");
     let fault_plot = report::plot(

@@ -3,6 +3,7 @@
 use super::contention::Contention;
 use super::faults::{Faults, REPLICAS};
 use super::join::Join;
+use super::spread::{FRAMES, Pattern, Spread};
 use plotters::prelude::*;
 use std::fmt::Write;
 
@@ -21,6 +22,9 @@ pub struct Metadata {
     pub lender_tables: u64,
     /// The same by the node that runs the guest.
     pub leader_tables: u64,
+    /// Frames of the node that runs the guest which are not promised to the guest
+    /// as memory, since tables may need them at worst.
+    pub unpromised: u64,
 }
 
 impl Metadata {
@@ -95,30 +99,54 @@ fn heap(bytes: u64) -> String {
     format!("{:.1} MiB", bytes.div_ceil(1 << 19) as f64 / 2.0)
 }
 
+/// The table of pages all over a large guest, in Markdown.
+#[must_use]
+pub fn spreads(rows: &[Spread]) -> String {
+    let mut text = String::from(
+        "| pages that are written | times | of these not here | messages each | pages in frames | nested \
+         tables, at most | taken out |\n|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for s in rows {
+        let of = |pages: u64| format!("{:.0}% of the frames", pages as f64 * 100.0 / FRAMES as f64);
+        let what = match s.pattern {
+            Pattern::Dense(pages) => format!("neighbours, {}, in turn", of(pages)),
+            Pattern::Hot(pages) => format!("one in each of {pages} runs, {}, at random", of(pages)),
+            Pattern::Uniform => "any of the guest".to_owned(),
+        };
+        let percent = s.misses as f64 * 100.0 / s.writes as f64;
+        let each = s.messages as f64 / s.writes as f64;
+        let Spread { writes, held, most_tables, out, .. } = s;
+        let _ = writeln!(
+            text,
+            "| {what} | {writes} | {percent:.1}% | {each:.2} | {held} | {most_tables} | {out} |"
+        );
+    }
+    text
+}
+
 /// The table of metadata, in Markdown.
 #[must_use]
 pub fn metadata(rows: &[Metadata]) -> String {
     let mut text = String::from(
         "| nodes of 16 GiB | guest memory | heap of protocol and pool, at most | of the fabric | together a \
-         frame | tables of a lender | of the leading node |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+         frame | kept for tables by a lender | by the leading node | of that one not promised to the \
+         guest |\n|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for m in rows {
-        let share = |tables: u64| {
-            let percent = tables as f64 * 100.0 / m.frames as f64;
-            if percent > 90.0 { "more than it has".to_owned() } else { format!("{percent:.1}%") }
-        };
+        let share = |tables: u64| format!("{:.1}%", tables as f64 * 100.0 / m.frames as f64);
         let guest = (u64::from(m.nodes) * m.frames) >> 18;
         let guest =
             if guest < 1024 { format!("{guest} GiB") } else { format!("{} TiB", guest >> 10) };
         let _ = writeln!(
             text,
-            "| {} | {guest} | {} | {} | {} bytes | {} | {} |",
+            "| {} | {guest} | {} | {} | {} bytes | {} | {} | {} |",
             m.nodes,
             heap(m.protocol),
             heap(m.fabric),
             m.bytes_per_frame().ceil(),
             share(m.lender_tables),
             share(m.leader_tables),
+            share(m.unpromised),
         );
     }
     text
