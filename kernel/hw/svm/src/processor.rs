@@ -256,6 +256,10 @@ impl Vcpu for SvmVcpu {
         self.vmcb().save.system()
     }
 
+    fn cr4(&self) -> u64 {
+        self.vmcb().save.cr4
+    }
+
     fn set_system(&mut self, system: &SystemRegisters) {
         self.clean.remove(
             Clean::CONTROL_REGISTERS

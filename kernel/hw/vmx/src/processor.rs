@@ -294,6 +294,10 @@ impl<H: Hardware> Vcpu for VmxVcpu<H> {
         state::system(&self.hardware, self.hardware.cr2())
     }
 
+    fn cr4(&self) -> u64 {
+        state::cr4(&self.hardware)
+    }
+
     fn set_system(&mut self, system: &SystemRegisters) {
         let before = state::translation(&self.hardware);
         state::set_system(&mut self.hardware, system);

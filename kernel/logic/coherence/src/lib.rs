@@ -438,11 +438,15 @@ impl Coherence {
     ///
     /// # Errors
     /// [`Violation`] as [`Coherence::handle`].
+    #[inline]
     pub fn release_held<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         self.held.clear();
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
         self.retry_deferred(env)?;
         self.settle(env)
     }

@@ -67,7 +67,7 @@ impl Machine {
 
     /// Asks the CPUID policy on behalf of the processor that exited.
     pub(crate) fn with_query<T>(&self, at: &Context<'_>, ask: impl FnOnce(&Query<'_>) -> T) -> T {
-        self.query(at.cpu, at.vcpu, at.vcpu.system().cr4, ask)
+        self.query(at.cpu, at.vcpu, at.vcpu.cr4(), ask)
     }
 
     fn query<T>(

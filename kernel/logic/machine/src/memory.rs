@@ -33,6 +33,16 @@ pub trait GuestMemory {
     /// # Errors
     /// [`MemoryError`] if the page is not here now, or is not RAM.
     fn read(&mut self, gpa: GuestPhys, to: &mut [u8]) -> Result<(), MemoryError>;
+    /// Reads a little-endian word of eight bytes, such as an entry of a page
+    /// table. `gpa` is a multiple of eight.
+    ///
+    /// # Errors
+    /// [`MemoryError`] if the page is not here now, or is not RAM.
+    fn read_word(&mut self, gpa: GuestPhys) -> Result<u64, MemoryError> {
+        let mut bytes = [0; 8];
+        self.read(gpa, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
     /// Copies bytes into guest memory at `gpa`.
     ///
     /// # Errors
@@ -52,6 +62,9 @@ pub(crate) fn read_number(
     gpa: u64,
     size: usize,
 ) -> Result<u64, MemoryError> {
+    if size == 8 && gpa.is_multiple_of(8) {
+        return memory.read_word(GuestPhys(gpa));
+    }
     let mut bytes = [0; 8];
     memory.read(GuestPhys(gpa), &mut bytes[..size])?;
     Ok(u64::from_le_bytes(bytes))

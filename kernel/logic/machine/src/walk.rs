@@ -117,10 +117,12 @@ impl Mmu {
             _ => self.cr3 & FRAME,
         };
         let mut rights = Rights { writable: true, user: true, no_execute: false };
+        let index_mask = (1u64 << bits) - 1;
+        let mut shift = 12 + bits * levels;
         for level in (0..levels).rev() {
-            let shift = 12 + bits * level;
-            let index = (linear >> shift) & ((1 << bits) - 1);
-            let at = table + index * size;
+            shift -= bits;
+            let index = linear.wrapping_shr(shift) & index_mask;
+            let at = table | (index * size);
             let entry = self.entry(memory, at, size as usize, linear, what)?;
             if entry & PRESENT == 0 {
                 return Err(Stop::page_fault(linear, self.error(what, false)));

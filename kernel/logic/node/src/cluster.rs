@@ -428,6 +428,7 @@ impl Cluster {
     }
 
     /// Lets go of pages that were kept for the vCPU.
+    #[inline]
     pub fn release_held(&mut self, memory: &mut impl HostMemory) {
         self.hold.end();
         let mut env = Env { memory, out: &mut self.outbox };

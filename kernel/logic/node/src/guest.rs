@@ -166,7 +166,9 @@ impl Guest {
 
     /// Runs the guest to its next exit and deals with it.
     pub fn step<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
-        if let Some(step) = self.settle_wait(at) {
+        if self.wait != Wait::Nothing
+            && let Some(step) = self.settle_wait(at)
+        {
             return step;
         }
         let now = (at.tsc)();

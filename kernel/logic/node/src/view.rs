@@ -16,6 +16,7 @@ pub struct View<'a, M> {
 
 impl<M: HostMemory> View<'_, M> {
     /// Reads bytes of one page.
+    #[inline]
     fn read_in_page(&mut self, gpa: GuestPhys, to: &mut [u8]) -> Result<(), MemoryError> {
         let gfn = gpa.gfn();
         if let Some(frame) = self.cluster.outbox_mut().glimpses.find(gfn) {
@@ -72,6 +73,16 @@ impl<M: HostMemory> GuestMemory for View<'_, M> {
             at = GuestPhys(at.0 + len as u64);
         }
         Ok(())
+    }
+
+    fn read_word(&mut self, gpa: GuestPhys) -> Result<u64, MemoryError> {
+        debug_assert!(gpa.0.is_multiple_of(8), "a word that lies across others");
+        if let Some(frame) = self.cluster.outbox_mut().glimpses.find(gpa.gfn()) {
+            return Ok(self.memory.read_entry(frame, gpa.offset() / 8));
+        }
+        let mut bytes = [0; 8];
+        self.read_in_page(gpa, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn write(&mut self, gpa: GuestPhys, from: &[u8]) -> Result<(), MemoryError> {

@@ -233,6 +233,10 @@ pub trait Vcpu {
     fn registers_mut(&mut self) -> &mut Registers;
     /// Everything else, read from the control block.
     fn system(&self) -> SystemRegisters;
+    /// CR4 alone.
+    fn cr4(&self) -> u64 {
+        self.system().cr4
+    }
     /// Sets everything else (start-up, CR2 at an injected #PF, EFER).
     fn set_system(&mut self, system: &SystemRegisters);
     /// Ends the instruction, as the processor ends one: `rip` becomes
