@@ -152,3 +152,10 @@ fn frames_for_tables_are_out_of_reach_of_pages() {
     c.prefetch(env, own.offset_by(RUN_PAGES), 1, 1, Access::Write).unwrap();
     assert_eq!((c.table.large_leaves(), c.floor()), (1, 3 + 1 + 3));
 }
+
+#[test]
+fn frames_that_come_free_after_start_are_lent() {
+    let (mut c, _) = lender(40);
+    c.pool_mut().add(Frame(101), Frame(111));
+    assert_eq!((c.free_frames(), c.room()), (109, 60));
+}

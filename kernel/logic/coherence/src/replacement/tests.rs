@@ -164,10 +164,14 @@ fn an_unused_page_never_looks_young_again() {
 #[test]
 fn a_long_queue_gives_the_next_that_was_not_used() {
     let mut node = Node::new(Format::NPT);
-    (0..QUEUE + 3).for_each(|n| node.hold(Gfn(n), 0, n == 1));
+    (0..QUEUE + 4).for_each(|n| node.hold(Gfn(n), 0, n == 1));
+    // One was kept at once when it came back; its place in the queue is left.
+    let kept = aged(&node.c, 3);
+    node.c.rank(&mut node.memory, Gfn(2), 0, 1, kept);
     let mut budget = 10;
-    let next = [0; 3].map(|_| node.next_victim(&mut budget).map(|v| v.gfn));
-    assert_eq!((next, budget), ([Some(Gfn(0)), None, Some(Gfn(2))], 7));
-    assert_eq!(node.c.ranks(), (1, QUEUE as usize));
+    let next = [0; 4].map(|_| node.next_victim(&mut budget).map(|v| v.gfn));
+    assert_eq!((next, budget), ([Some(Gfn(0)), None, None, Some(Gfn(3))], 6));
+    assert_eq!(node.c.ranks(), (2, QUEUE as usize));
     assert_eq!(node.get(Gfn(1)).rank, node.c.replacement.stamp());
+    assert_eq!(node.get(Gfn(2)).rank, kept);
 }
