@@ -159,3 +159,21 @@ fn frames_that_come_free_after_start_are_lent() {
     c.pool_mut().add(Frame(101), Frame(111));
     assert_eq!((c.free_frames(), c.room()), (109, 60));
 }
+
+/// A grant of fewer pages than a run has makes no large page, wherever it lies.
+#[test]
+fn a_part_of_a_run_is_granted_as_such() {
+    for (lead, count) in [(0, 4), (3, 511)] {
+        let (mut c, mut memory) = lender(40);
+        let env = &mut Env { memory: &mut memory, out: &mut Nowhere };
+        let (start, gfn) = (Gfn(2 * RUN_PAGES), Gfn(2 * RUN_PAGES + lead));
+        assert_eq!(c.access(env, gfn, Access::Write, 0).unwrap(), Progress::Pending);
+        let grant = Message::new(Kind::ZeroGrant, gfn, NodeId(1));
+        let grant = Message { count, lead: lead as u16, ..grant };
+        c.handle(env, NodeId(0), grant, None).unwrap();
+        assert_eq!((c.table.large_leaves(), c.masters()), (0, u64::from(count)));
+        let state = |n| c.table.get(&memory, start.offset_by(n)).state;
+        let last = u64::from(count);
+        assert_eq!((state(last - 1), state(last)), (PageState::Exclusive, PageState::Invalid));
+    }
+}
