@@ -49,6 +49,8 @@ pub struct Config {
     pub open_max: usize,
     /// Evictions that a node may have open.
     pub puts_max: usize,
+    /// Sharers that a home asks to take a master over before it is moved.
+    pub asks_max: u16,
     /// What may happen.
     pub may: May,
     /// Every access must succeed in the end. Not where frames are too few

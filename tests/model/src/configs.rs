@@ -27,6 +27,7 @@ const BASE: Config = Config {
     pages: &[(0, 0)],
     open_max: 2,
     puts_max: 1,
+    asks_max: 2,
     may: EVICT,
     live: true,
     short: Some(usize::MAX),
@@ -103,6 +104,14 @@ pub const ALL: &[Config] = &[
         ..BASE
     },
     Config { name: "3-nodes", frames: &[2, 2, 2], ..BASE },
+    Config {
+        name: "3-nodes-moves",
+        frames: &[2, 2, 2],
+        asks_max: 1,
+        may: May { store_zero: true, ..EVICT },
+        short: Some(400_000),
+        ..BASE
+    },
     Config {
         name: "3-nodes-death",
         frames: &[2, 2, 2],

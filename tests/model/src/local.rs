@@ -143,6 +143,7 @@ impl Local {
             reserve: config.reserve,
             open_max: config.open_max,
             puts_max: config.puts_max,
+            asks_max: config.asks_max,
             dones_max: config.pages.len(),
         };
         let frames = limits.table_frames + limits.reserve + config.frames[id];

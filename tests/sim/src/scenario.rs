@@ -262,6 +262,7 @@ impl Scenario {
             reserve: SPARSE_RESERVE,
             open_max: 8,
             puts_max: 8,
+            asks_max: 4,
             dones_max: 512,
         }
     }

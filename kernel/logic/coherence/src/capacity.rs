@@ -28,6 +28,9 @@ pub struct Limits {
     pub open_max: usize,
     /// Most evictions open at once.
     pub puts_max: usize,
+    /// Sharers that a home asks at most, one after the other, to take a master
+    /// over before it is moved to a node with room.
+    pub asks_max: u16,
     /// Done messages of one node that may be on their way at once: what the
     /// transport takes from it before the caller stops opening fetches.
     pub dones_max: usize,
@@ -58,7 +61,15 @@ impl Limits {
             table_frames - own
         };
         let unpromised = own + unpromised;
-        Limits { table_frames, unpromised, reserve, open_max: 64, puts_max: 32, dones_max: 512 }
+        Limits {
+            table_frames,
+            unpromised,
+            reserve,
+            open_max: 64,
+            puts_max: 32,
+            asks_max: 4,
+            dones_max: 512,
+        }
     }
 
     /// Nested tables of a node that holds as many masters as it can of a guest of
@@ -319,7 +330,7 @@ impl Coherence {
         let since = put.since;
         self.set_entry(env, message.gfn, Entry::default());
         self.remember(env.memory, message.gfn, since);
-        self.send_data(env, message, entry, Kind::Move, true);
+        self.send_data(env, message, entry, Kind::Move, message.exclusive);
         Ok(())
     }
 
@@ -332,7 +343,7 @@ impl Coherence {
         match self.open.get(&message.gfn.0) {
             Some(Open::Put(put)) if put.phase == Phase::Moving => {
                 let entry = put.entry;
-                self.send_data(env, message, entry, Kind::Move, true);
+                self.send_data(env, message, entry, Kind::Move, message.exclusive);
                 Ok(())
             }
             _ => Err("told to move a page that is not here"),
@@ -418,21 +429,32 @@ impl Coherence {
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
         let leaving = matches!(self.open.get(&gfn.0), Some(Open::Put(_)));
-        if !leaving && self.table.get(env.memory, gfn).state != PageState::Invalid {
-            return Err("a page moved to where it is");
+        let state = if message.exclusive { PageState::Exclusive } else { PageState::Owned };
+        let here = self.table.get(env.memory, gfn);
+        match here.state {
+            _ if leaving => {}
+            PageState::Invalid => {}
+            // Its replica is as good as what has come.
+            PageState::Shared if !message.exclusive => {
+                self.set_entry(env, gfn, Entry { state, ..here });
+                self.counters.adopted += 1;
+                self.moved_here(env, message, Kind::MoveDone);
+                return Ok(());
+            }
+            _ => return Err("a page moved to where it is"),
         }
         let room = !leaving && self.room() > 0;
         let frame = if room { self.page_frame() } else { None };
         let kind = match (frame, page) {
             (Some(frame), Some(page)) => {
                 let frame = Self::land(&mut self.counters, env.memory, frame, page);
-                let entry = self.newly_held(env.memory, gfn, PageState::Exclusive, frame);
+                let entry = self.newly_held(env.memory, gfn, state, frame);
                 self.set_entry(env, gfn, entry);
                 Kind::MoveDone
             }
             (Some(frame), None) => {
                 self.free(frame);
-                self.set_entry(env, gfn, Entry::zero(PageState::Exclusive));
+                self.set_entry(env, gfn, Entry::zero(state));
                 Kind::MoveDone
             }
             (None, _) => Kind::MoveRefused,
@@ -441,9 +463,14 @@ impl Coherence {
             Kind::MoveDone => self.counters.adopted += 1,
             _ => self.counters.refused += 1,
         }
-        let home = self.home_of(gfn);
-        self.send(env, home, Message { kind, party: self.me, zero: false, ..message }, None);
+        self.moved_here(env, message, kind);
         Ok(())
+    }
+
+    /// Tells the home what has become of a page that was moved here.
+    fn moved_here<M, O: Output>(&mut self, env: &mut Env<'_, M, O>, message: Message, kind: Kind) {
+        let home = self.home_of(message.gfn);
+        self.send(env, home, Message { kind, party: self.me, zero: false, ..message }, None);
     }
 }
 

@@ -14,10 +14,10 @@ use paging::HostMemory;
 pub(crate) enum Waits {
     /// Done from the requester.
     Done { requester: NodeId, exclusive: bool },
-    /// Promoted or PromoteRefused from a sharer.
-    Promote { owner: NodeId, asked: NodeId },
-    /// MoveDone or MoveRefused from a target.
-    Move { owner: NodeId, target: NodeId, tries: u16 },
+    /// Promoted or PromoteRefused from a sharer, one of so many.
+    Promote { owner: NodeId, asked: NodeId, tries: u16 },
+    /// MoveDone or MoveRefused from a target; others may have replicas.
+    Move { owner: NodeId, target: NodeId, tries: u16, shared: bool },
 }
 
 /// An open transaction at home.
@@ -382,13 +382,15 @@ impl Coherence {
         }
         let from = message.party;
         match entry.holding {
-            Holding::Exclusive(owner) if owner == from => self.place(env, message, entry.holding),
+            Holding::Exclusive(owner) if owner == from => {
+                self.place(env, message, entry.holding, false)
+            }
             Holding::Shared(owner, sharers) if owner == from => {
                 let nodes = self.layout.nodes() as u16;
                 let heir = sharers.iter(nodes).find(|&n| n != from);
                 match heir {
-                    Some(asked) => self.promote(env, message, entry.holding, asked),
-                    None => self.place(env, message, entry.holding),
+                    Some(asked) => self.promote(env, message, entry.holding, (asked, 1)),
+                    None => self.place(env, message, entry.holding, false),
                 }
             }
             Holding::Dormant | Holding::Exclusive(_) | Holding::Shared(..) => {
@@ -408,10 +410,11 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
         message: Message,
         holding: Holding,
-        asked: NodeId,
+        (asked, tries): (NodeId, u16),
     ) -> Step {
         let owner = message.party;
-        let txn = self.set_busy(env, message.gfn, holding, Waits::Promote { owner, asked })?;
+        let waits = Waits::Promote { owner, asked, tries };
+        let txn = self.set_busy(env, message.gfn, holding, waits)?;
         self.send(env, asked, Message { kind: Kind::Promote, txn, ..message }, None);
         Ok(())
     }
@@ -422,7 +425,7 @@ impl Coherence {
         from: NodeId,
         message: Message,
     ) -> Step {
-        let Waits::Promote { owner, asked } = self.transaction(message)?.waits else {
+        let Waits::Promote { owner, asked, tries } = self.transaction(message)?.waits else {
             return Err("Promoted in another transaction");
         };
         let Holding::Shared(_, mut sharers) = self.entry_at_home(env.memory, message.gfn).holding
@@ -440,32 +443,34 @@ impl Coherence {
             sharers.insert(owner);
             return self.finish(env, message.gfn, Holding::Shared(from, sharers));
         }
-        // That sharer had dropped its replica: the next one, or a move.
+        // That sharer had dropped its replica: the next one, or a move. Of those
+        // that were not asked some may have one.
         let nodes = self.layout.nodes() as u16;
         let holding = Holding::Shared(owner, sharers);
         match sharers.iter(nodes).find(|&n| n != owner && n > from) {
-            Some(next) => self.promote(env, put, holding, next),
-            None => self.place(env, put, holding),
+            Some(next) if tries < self.limits.asks_max => {
+                self.promote(env, put, holding, (next, tries + 1))
+            }
+            rest => self.place(env, put, holding, rest.is_some()),
         }
     }
 
-    /// Finds a place for a master: nowhere if it is zero, else a node with room.
+    /// Finds a place for a master: nowhere if it is zero and nobody can have a
+    /// replica (`shared`), else a node with room.
     fn place<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         message: Message,
         holding: Holding,
+        shared: bool,
     ) -> Step {
         let was_busy = self.busy.contains_key(&message.gfn.0);
         let owner = message.party;
-        let (holding, answer) = if message.zero {
+        let (holding, answer) = if message.zero && !shared {
             (Holding::Dormant, Kind::PutAck)
         } else if let Some(target) = self.roomiest(env, owner, None) {
-            let waits = Waits::Move { owner, target, tries: 1 };
-            let txn = self.set_busy(env, message.gfn, holding, waits)?;
-            let order = Message { kind: Kind::PutTo, party: target, txn, ..message };
-            self.send(env, owner, order, None);
-            return Ok(());
+            let waits = Waits::Move { owner, target, tries: 1, shared };
+            return self.order_move(env, message, holding, waits);
         } else {
             (holding, Kind::PutKeep)
         };
@@ -474,6 +479,22 @@ impl Coherence {
             return self.finish(env, message.gfn, holding);
         }
         self.set_holding(env, message.gfn, holding, false);
+        Ok(())
+    }
+
+    /// Has the owner send a master to a node with room.
+    fn order_move<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        put: Message,
+        holding: Holding,
+        waits: Waits,
+    ) -> Step {
+        let Waits::Move { owner, target, shared, .. } = waits else { unreachable!("a move") };
+        let txn = self.set_busy(env, put.gfn, holding, waits)?;
+        let exclusive = !shared;
+        let order = Message { kind: Kind::PutTo, party: target, txn, exclusive, ..put };
+        self.send(env, owner, order, None);
         Ok(())
     }
 
@@ -505,26 +526,30 @@ impl Coherence {
         from: NodeId,
         message: Message,
     ) -> Step {
-        let Waits::Move { owner, target, tries } = self.transaction(message)?.waits else {
+        let Waits::Move { owner, target, tries, shared } = self.transaction(message)?.waits else {
             return Err("MoveDone in another transaction");
         };
         if target != from {
             return Err("MoveDone from another node");
         }
         let put = Message { kind: Kind::Put, party: owner, ..message };
+        let holding = self.entry_at_home(env.memory, message.gfn).holding;
         if message.kind == Kind::MoveDone {
             self.answer_put(env, put, Kind::PutAck);
-            return self.finish(env, message.gfn, Holding::Exclusive(target));
+            let holding = match holding {
+                Holding::Shared(_, mut sharers) if shared => {
+                    sharers.remove(target, self.layout.nodes() as u16);
+                    Holding::Shared(target, sharers)
+                }
+                _ => Holding::Exclusive(target),
+            };
+            return self.finish(env, message.gfn, holding);
         }
-        let holding = self.entry_at_home(env.memory, message.gfn).holding;
         let next = self.roomiest(env, owner, Some(from));
         match next.filter(|_| usize::from(tries) < 2 * self.layout.nodes()) {
             Some(target) => {
-                let waits = Waits::Move { owner, target, tries: tries + 1 };
-                let txn = self.set_busy(env, message.gfn, holding, waits)?;
-                let order = Message { kind: Kind::PutTo, party: target, txn, ..put };
-                self.send(env, owner, order, None);
-                Ok(())
+                let waits = Waits::Move { owner, target, tries: tries + 1, shared };
+                self.order_move(env, put, holding, waits)
             }
             None => {
                 self.answer_put(env, put, Kind::PutKeep);

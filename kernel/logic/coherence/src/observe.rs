@@ -458,8 +458,10 @@ impl Coherence {
             to.txn(gfn, busy.txn);
             let (kind, a, b, c) = match busy.waits {
                 Waits::Done { requester, exclusive } => (0, requester.0, u16::from(exclusive), 0),
-                Waits::Promote { owner, asked } => (1, owner.0, asked.0, 0),
-                Waits::Move { owner, target, tries } => (2, owner.0, target.0, tries),
+                Waits::Promote { owner, asked, tries } => (1, owner.0, asked.0, tries),
+                Waits::Move { owner, target, tries, shared } => {
+                    (2 + u64::from(shared), owner.0, target.0, tries)
+                }
             };
             to.word(kind << 48 | u64::from(a) << 32 | u64::from(b) << 16 | u64::from(c));
             to.word(u64::from(busy.waiters));

@@ -6,6 +6,7 @@
 //! refused there and stays; else it is a violation. All but the home's moves
 //! and promotions are put off while the vCPU still needs the page.
 
+use super::capacity::Phase;
 use super::{Coherence, Env, Kind, Message, Open, Output};
 use addr::{Gfn, NodeId};
 use paging::{Entry, HostMemory, PageState};
@@ -104,6 +105,14 @@ impl Coherence {
         if entry.state != PageState::Invalid {
             self.drop_copy(env, message, entry);
             self.counters.invalidated += 1;
+        } else if let Some(Open::Put(put)) = self.open.get_mut(&message.gfn.0)
+            && put.phase == Phase::Moving
+        {
+            // It was sent elsewhere and refused there: the word that it stays is
+            // overtaken by another node's write. Or it has arrived.
+            let frame = put.entry.frame;
+            put.phase = Phase::Gone;
+            frame.into_iter().for_each(|f| self.free(f));
         }
     }
 

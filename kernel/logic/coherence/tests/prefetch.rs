@@ -38,6 +38,7 @@ impl Node {
             reserve: 8,
             open_max: 16,
             puts_max: 4,
+            asks_max: 4,
             dones_max: 64,
         };
         let mut memory = VecMemory::new(frames as usize + 1);

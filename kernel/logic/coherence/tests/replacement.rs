@@ -58,6 +58,7 @@ impl Pair {
                 reserve: 64,
                 open_max: 16,
                 puts_max: 16,
+                asks_max: 4,
                 dones_max: 64,
             };
             let all = limits.table_frames + limits.reserve / 2 + frames;

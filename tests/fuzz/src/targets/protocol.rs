@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     reserve: 16,
     open_max: 8,
     puts_max: 4,
+    asks_max: 4,
     dones_max: 512,
 };
 const STEPS_MAX: usize = 400;

@@ -57,6 +57,7 @@ const fn network(name: &'static str, what: &'static str, by: By) -> Tooth {
 
 const ONE: By = By::Model("2-nodes");
 const TWO: By = By::Model("2-nodes-2-pages");
+const MOVES: By = By::Model("3-nodes-moves");
 const TABLES: By = By::Model("2-nodes-tables");
 const STILL: By = By::Model("3-nodes-still");
 
@@ -194,8 +195,8 @@ pub const ALL: &[Tooth] = &[
         "a page has moved and the directory keeps its former owner",
         ONE,
         HOME,
-        "return self.finish(env, message.gfn, Holding::Exclusive(target));",
-        "return self.finish(env, message.gfn, Holding::Exclusive(if BITES { owner } else { target }));",
+        "_ => Holding::Exclusive(target),",
+        "_ => Holding::Exclusive(if BITES { owner } else { target }),",
     ),
     source(
         "heir-not-updated",
@@ -214,12 +215,36 @@ pub const ALL: &[Tooth] = &[
         "            if !BITES { sharers.insert(owner); }\n            return",
     ),
     source(
+        "replicas-forgotten-by-a-move",
+        "a master moves, and the directory forgets who may have replicas",
+        MOVES,
+        HOME,
+        "Holding::Shared(_, mut sharers) if shared => {",
+        "Holding::Shared(_, mut sharers) if shared && !BITES => {",
+    ),
+    source(
+        "moved-as-the-only-copy",
+        "a master that has replicas may be written where it has moved to",
+        MOVES,
+        HOME,
+        "let exclusive = !shared;",
+        "let exclusive = BITES || !shared;",
+    ),
+    source(
+        "invalidated-before-it-stays",
+        "an invalidation overtakes the word that a page stays, which brings it back",
+        MOVES,
+        OWNER,
+        "            && put.phase == Phase::Moving\n",
+        "            && put.phase == Phase::Moving && !BITES\n",
+    ),
+    source(
         "old-eviction-obeyed",
         "a request to evict from a node that no longer owns the page",
         ONE,
         HOME,
-        "Holding::Exclusive(owner) if owner == from => self.place",
-        "Holding::Exclusive(owner) if owner == from || BITES => self.place",
+        "Holding::Exclusive(owner) if owner == from => {",
+        "Holding::Exclusive(owner) if owner == from || BITES => {",
     ),
     source(
         "grant-of-owned-pages",

@@ -113,6 +113,7 @@ impl Sparse {
                 reserve: 192,
                 open_max: 64,
                 puts_max: 32,
+                asks_max: 4,
                 dones_max: 512,
             };
             let layout = layout.clone();
@@ -283,6 +284,15 @@ pub fn measure(nodes: u16, pages: u64) -> Faults {
 mod tests {
     use super::*;
 
+    /// However many have dropped their replicas, no more than four are asked.
+    #[test]
+    fn an_eviction_does_not_seek_an_heir_for_long() {
+        let large = measure(4096, 1 << 14);
+        let all: Vec<Cost> = large.evict_shared.into_iter().flatten().collect();
+        assert_eq!(all.len(), REPLICAS.len());
+        assert!(all.iter().all(|cost| cost.messages <= 12 && cost.hops <= 12), "{all:?}");
+    }
+
     /// A fault costs the same in the largest cluster as in a small one.
     #[test]
     fn costs_do_not_grow_with_the_cluster() {
@@ -340,16 +350,17 @@ mod tests {
     }
 
     /// The same of an eviction: the master goes to a node of the superset that
-    /// has a replica, or to one with room where all have dropped theirs.
+    /// has a replica, if that is one of the first that are asked, or to one with
+    /// room; replicas are known of after either.
     #[test]
-    fn a_master_that_leaves_finds_a_reader_in_the_superset() {
+    fn a_master_that_leaves_is_taken_over_or_moves() {
         for (nodes, case) in [(49, 1), (97, 2), (300, 3)] {
             let mut cluster = Sparse::new(nodes, 1 << 12);
             cluster.reorder(case);
             let gfn = cluster.page_of(NodeId(nodes / 2), 512);
             let owner = NodeId(3);
             let readers = [nodes - 6, 5, 11, 17, 40, 44].map(NodeId);
-            for kept in [Some(readers[0]), None] {
+            for kept in [Some(readers[0]), Some(readers[1]), None] {
                 cluster.access(owner, gfn, Access::Write);
                 readers.iter().for_each(|&n| {
                     cluster.access(n, gfn, Access::Read);
@@ -358,11 +369,14 @@ mod tests {
                 drops.for_each(|&n| cluster.drop_replica(n, gfn));
                 cluster.evict(owner, gfn);
                 assert_eq!(cluster.reads(owner, gfn), None);
-                let heir = kept.unwrap_or(cluster.roomy);
-                let here = if kept.is_some() { Some(heir) } else { None };
-                assert_eq!(here.and_then(|n| cluster.reads(n, gfn)), here.map(|_| cluster.stamp));
+                let keeps = kept.and_then(|n| cluster.reads(n, gfn));
+                assert_eq!(keeps, kept.map(|_| cluster.stamp));
                 cluster.access(NodeId(1), gfn, Access::Read);
                 assert_eq!(cluster.reads(NodeId(1), gfn), Some(cluster.stamp));
+                cluster.access(NodeId(2), gfn, Access::Write);
+                let readable = |n: &NodeId| cluster.reads(*n, gfn).is_some();
+                let left: Vec<NodeId> = (0..nodes).map(NodeId).filter(readable).collect();
+                assert_eq!(left, [NodeId(2)], "{nodes} nodes");
             }
         }
     }

@@ -115,6 +115,7 @@ fn lender(table_frames: u64) -> (Coherence, VecMemory) {
         reserve: 30,
         open_max: 8,
         puts_max: 4,
+        asks_max: 4,
         dones_max: 64,
     };
     let mut memory = VecMemory::new(101);

@@ -34,6 +34,7 @@ impl Node {
             reserve: 16,
             open_max: 8,
             puts_max: 4,
+            asks_max: 4,
             dones_max: 64,
         };
         let mut memory = VecMemory::new(FRAMES as usize + 1);

@@ -77,6 +77,7 @@ impl Cluster {
             reserve: 12,
             open_max: 8,
             puts_max: 4,
+            asks_max: 4,
             dones_max: 512,
         };
         let all = limits.table_frames + limits.reserve + frames;
