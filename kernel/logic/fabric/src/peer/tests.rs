@@ -36,6 +36,7 @@ fn links(config: Config) -> Links {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs the nodes of a large cluster")]
 fn nodes_watch_each_other() {
     for nodes in [2, 32, 33, 40] {
         let config = config(nodes, 1500);
