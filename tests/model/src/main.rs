@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(name = "cargo pangaea model", bin_name = "cargo pangaea model")]
 struct Args {
-    /// Explore every model to its end, or to --most. The one whose end is out
-    /// of reach is cut at five million states if --most does not say otherwise.
+    /// Explore every model to its end, or to --most. Those whose end is out of
+    /// reach are cut where their lines in the model's page say, if --most does
+    /// not say otherwise.
     #[arg(long)]
     exhaustive: bool,
     /// Only this model, to its end.
