@@ -237,13 +237,6 @@ impl PhysMemory {
         assert!(index < PAGE_SIZE / 8, "entry {index} of a table");
         self.pointer(table).cast::<u64>().wrapping_add(index)
     }
-
-    /// Copies a whole frame.
-    pub fn copy_frame(&mut self, to: Frame, from: Frame) {
-        // SAFETY: both frames are RAM that is mapped to itself, owned by the
-        // caller as promised in `new`; a copy onto itself is harmless.
-        unsafe { copy_forward(self.pointer(to), self.pointer(from), PAGE_SIZE) };
-    }
 }
 
 /// Copies bytes: whole lines of 64 by plain moves, the rest by a string move.
@@ -363,6 +356,12 @@ impl HostMemory for PhysMemory {
 
     fn copy_in(&mut self, frame: Frame, from: &PageBytes) {
         self.write(frame, 0, from);
+    }
+
+    fn copy_frame(&mut self, to: Frame, from: Frame) {
+        // SAFETY: both frames are RAM that is mapped to itself, owned by the
+        // caller as promised in `new`; a copy onto itself is harmless.
+        unsafe { copy_forward(self.pointer(to), self.pointer(from), PAGE_SIZE) };
     }
 }
 

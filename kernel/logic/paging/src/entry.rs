@@ -122,6 +122,8 @@ const LEAVING: u64 = 1 << 54;
 const RANK_SHIFT: u32 = 55;
 /// Up to 512, in ten of the eleven bits from [`STATE_SHIFT`] on.
 const USED_MASK: u64 = 0x3ff;
+/// In a pointer to a table of leaves: see [`Format::mark`].
+const MARK: u64 = 1 << 62;
 /// Where an entry that is not present keeps its history.
 const HISTORY_SHIFT: u32 = 12;
 
@@ -206,6 +208,24 @@ impl Format {
         bits >> STATE_SHIFT & USED_MASK
     }
 
+    /// A pointer to a table with a mark: what it means is up to who sets it.
+    #[must_use]
+    pub const fn mark(bits: u64) -> u64 {
+        bits | MARK
+    }
+
+    /// The same without one.
+    #[must_use]
+    pub const fn unmark(bits: u64) -> u64 {
+        bits & !MARK
+    }
+
+    /// Whether a pointer to a table has a mark.
+    #[must_use]
+    pub const fn is_marked(bits: u64) -> bool {
+        bits & MARK != 0
+    }
+
     /// The table that an upper-level entry points to; `None` if it is empty
     /// or a large leaf.
     #[must_use]
@@ -260,6 +280,10 @@ mod tests {
                 assert_eq!((format.decode_table(t), Format::used(t)), (Some(Frame(7)), used));
                 assert_eq!(Format::count(t, 1), format.encode_table(Frame(7), used + 1));
                 assert_eq!(Format::count(Format::count(t | 0x20, 1), -1), t | 0x20);
+                let m = Format::mark(t);
+                assert_eq!((format.decode_table(m), Format::used(m)), (Some(Frame(7)), used));
+                assert!(Format::is_marked(m) && !Format::is_marked(t));
+                assert_eq!(Format::unmark(m), t);
             }
         }
         assert!(Format::NPT.has_accessed() && !Format::EPT.has_accessed());
@@ -279,7 +303,7 @@ mod tests {
             }
         }
         assert_eq!(f.encode_table(Frame(7), 0), 0x7007);
-        assert_eq!(f.encode_table(Frame(7), 512) >> 62, 0, "bit 63 stays clear");
+        assert_eq!(Format::mark(f.encode_table(Frame(7), 512)) >> 62, 1, "bit 63 stays clear");
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub trait HostMemory {
     fn copy_in(&mut self, frame: Frame, from: &PageBytes) {
         self.write(frame, 0, from);
     }
+    /// Copies a whole frame.
+    fn copy_frame(&mut self, to: Frame, from: Frame) {
+        let mut page = [0; addr::PAGE_SIZE];
+        self.read(from, 0, &mut page);
+        self.copy_in(to, &page);
+    }
 }
 
 /// Memory of a vector, for tests and simulators.

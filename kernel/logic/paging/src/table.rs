@@ -9,6 +9,7 @@
 //! something, in bits that the hardware ignores. So one without any is found
 //! without a look at its 512 entries, and can be taken out.
 
+mod merge;
 mod reclaim;
 mod scan;
 
@@ -58,6 +59,8 @@ pub struct PageTable {
     large: u64,
     /// Tables of leaves that say nothing.
     empty: u64,
+    /// Large leaves that came apart, ever.
+    splits: u64,
     /// Where the last walk of [`PageTable::approach`] ended: the run's first page and its
     /// table of leaves. Forgotten when that is taken out.
     near: (Gfn, Place),
@@ -88,7 +91,7 @@ impl PageTable {
     ) -> Result<PageTable, OutOfFrames> {
         let root = pool.allocate().ok_or(OutOfFrames)?;
         memory.zero(root);
-        Ok(PageTable { format, root, tables: 1, large: 0, empty: 0, near: NOWHERE })
+        Ok(PageTable { format, root, tables: 1, large: 0, empty: 0, splits: 0, near: NOWHERE })
     }
 
     /// The vendor's bits.
@@ -256,6 +259,7 @@ impl PageTable {
         let next = pool.allocate().ok_or(OutOfFrames)?;
         self.tables += 1;
         self.large -= 1;
+        self.splits += 1;
         for i in 0..RUN_PAGES {
             let entry = Entry { frame: large.frame.map(|f| f.offset_by(i)), ..large };
             memory.write_entry(next, i as usize, self.format.encode(&entry, false));
@@ -307,6 +311,9 @@ impl PageTable {
             && (!entry.readable()
                 || old.frame != entry.frame
                 || (old.writable() && !entry.writable()));
+        if lost {
+            Self::unmark(memory, (slot.above, index_at(gfn, LARGE_LEVEL)));
+        }
         Ok((old, if lost { Flush::Owed } else { Flush::None }))
     }
 

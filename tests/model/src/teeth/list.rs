@@ -331,8 +331,8 @@ pub const ALL: &[Tooth] = &[
         "taking away the right to write owes no flush",
         ONE,
         "paging/src/table.rs",
-        "|| (old.writable() && !entry.writable()));\n        Ok((old, if lost",
-        "|| (!BITES && old.writable() && !entry.writable()));\n        Ok((old, if lost",
+        "|| (old.writable() && !entry.writable()));\n        if lost",
+        "|| (!BITES && old.writable() && !entry.writable()));\n        if lost",
     ),
     source(
         "table-in-use-taken-out",
