@@ -28,6 +28,8 @@ pub struct May {
     /// Tables of leaves that say nothing are taken out at any time, and pages
     /// of zeroes without frames leave.
     pub take_out: bool,
+    /// Runs that are a node's alone are merged at any time.
+    pub merge: bool,
     /// A node dies.
     pub die: bool,
 }

@@ -11,6 +11,7 @@ const STILL: May = May {
     prefetch: false,
     late_release: false,
     take_out: false,
+    merge: false,
     die: false,
 };
 const EVICT: May = May { evict: true, ..STILL };
@@ -101,6 +102,13 @@ pub const ALL: &[Config] = &[
         may: May { take_out: true, store_zero: true, ..EVICT },
         short: Some(100_000),
         most: 1_000_000,
+        ..BASE
+    },
+    Config {
+        name: "2-nodes-merge",
+        // Two runs of frames, and more than a run besides what a run takes.
+        frames: &[1540, 2],
+        may: May { merge: true, late_release: true, store_zero: true, ..EVICT },
         ..BASE
     },
     Config { name: "3-nodes", frames: &[2, 2, 2], ..BASE },

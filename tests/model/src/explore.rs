@@ -444,6 +444,7 @@ fn key(local: &Local, input: Input, roomy: u8) -> u64 {
         Input::Retire => (2, 0),
         Input::Evict(page) => (3, page.into()),
         Input::TakeOut(page) => (8, page.into()),
+        Input::Merge(page) => (9, page.into()),
         Input::Balance => (4, 0),
         Input::Release(frame) => (5, frame.0),
         Input::Deliver(from, message, value) => {

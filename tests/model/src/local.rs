@@ -26,6 +26,8 @@ pub struct Look {
     pub claim: Claim,
     /// Nothing is open, waiting or put off for it here.
     pub idle: bool,
+    /// Its run may become large.
+    pub merges: bool,
     /// The directory's entry, at its home.
     pub directory: Option<DirectoryEntry>,
 }
@@ -47,6 +49,9 @@ pub struct Local {
     names: Vec<(Frame, u16)>,
     /// The pages.
     pub looks: Vec<Look>,
+    /// Frames of all pages that are held, those of a run that are not told
+    /// apart included; in the order of gfns.
+    held: Vec<Frame>,
     /// Nothing is open, waiting or put off.
     pub quiet: bool,
     /// The page's frames that others may fill.
@@ -68,6 +73,8 @@ pub enum Input {
     Evict(u8),
     /// The table of its run is to go.
     TakeOut(u8),
+    /// The run of a page is to become large.
+    Merge(u8),
     /// Room is to be made.
     Balance,
     /// A message comes, with a page that holds a value.
@@ -187,10 +194,17 @@ impl Local {
                     .map(|frame| frame.map_or(0, |f| memory.value(f))),
                 claim: coherence.claim(&memory, gfn),
                 idle: coherence.is_idle(gfn),
+                merges: config.may.merge && coherence.may_merge(&memory, gfn).is_some(),
                 directory: home.filter(me).map(|(_, at)| coherence.directory().get(&memory, at)),
             }
         };
+        let everything = match config.may.merge {
+            true => (0..coherence.layout().end().0).map(Gfn).collect(),
+            false => pages.clone(),
+        };
+        let frame = |&gfn: &Gfn| coherence.entry(&memory, gfn).frame;
         Local {
+            held: everything.iter().filter_map(frame).collect(),
             raw: all.finish(),
             skeleton: skeleton.finish(),
             txns,
@@ -231,6 +245,7 @@ impl Local {
             Input::Fault(page, Access::Write, _) => !self.looks[usize::from(page)].entry.writable(),
             Input::Store(page, _) => self.looks[usize::from(page)].entry.writable(),
             Input::Evict(page) => self.looks[usize::from(page)].entry.is_held(),
+            Input::Merge(page) => self.looks[usize::from(page)].merges,
             Input::Prefetch(page, _) => {
                 self.looks[usize::from(page)].entry.state == PageState::Invalid
             }
@@ -279,7 +294,7 @@ impl Local {
 
     /// Every frame is in one place.
     fn check(&self) -> Result<(), String> {
-        let mut held: Vec<Frame> = self.looks.iter().filter_map(|l| l.entry.frame).collect();
+        let mut held = self.held.clone();
         let pages = held.len();
         held.sort_unstable();
         held.dedup();
@@ -365,6 +380,10 @@ fn put(
             coherence.take_out(env, gfn(page));
             Ok(())
         }
+        Input::Merge(page) => match coherence.merge(env, gfn(page)) {
+            true => Ok(()),
+            false => return Err("a run that may be merged is not".to_owned()),
+        },
         Input::Balance => coherence.balance(env),
         Input::Deliver(from, message, value) => {
             let mut page = [0; PAGE_SIZE];

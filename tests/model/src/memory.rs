@@ -6,62 +6,89 @@
 
 use addr::{Frame, PAGE_SIZE};
 use paging::HostMemory;
+use std::sync::Arc;
 
 const WORDS: usize = PAGE_SIZE / 8;
 /// What a frame holds that nobody has written.
 const GARBAGE: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+/// Words that differ from the others at most, before all are written down.
+const OTHERS_MAX: usize = 32;
+/// Frames that states have in common or not, together.
+const TOGETHER: usize = 64;
 
 /// One frame as 512 words.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Words {
-    /// The word at every index that is not in `others`.
-    fill: u64,
-    others: Vec<(u16, u64)>,
+#[derive(Clone, Debug)]
+enum Words {
+    /// A word at every index but for others at some.
+    Alike(u64, Vec<(u16, u64)>),
+    /// Each word.
+    Each(Arc<[u64; WORDS]>),
 }
 
 impl Words {
     fn get(&self, index: usize) -> u64 {
-        let found = self.others.iter().find(|(at, _)| usize::from(*at) == index);
-        found.map_or(self.fill, |(_, word)| *word)
+        match self {
+            Words::Alike(fill, others) => {
+                let found = others.iter().find(|(at, _)| usize::from(*at) == index);
+                found.map_or(*fill, |(_, word)| *word)
+            }
+            Words::Each(words) => words[index],
+        }
     }
 
     fn set(&mut self, index: usize, word: u64) {
-        let at = self.others.iter().position(|(at, _)| usize::from(*at) == index);
-        match at {
-            Some(at) if word == self.fill => {
-                self.others.swap_remove(at);
+        let (fill, others) = match self {
+            Words::Alike(fill, others) => (*fill, others),
+            Words::Each(words) => {
+                Arc::make_mut(words)[index] = word;
+                return;
             }
-            Some(at) => self.others[at].1 = word,
-            None if word == self.fill => {}
-            None => self.others.push((index as u16, word)),
+        };
+        let at = others.iter().position(|(at, _)| usize::from(*at) == index);
+        match at {
+            Some(at) if word == fill => {
+                others.swap_remove(at);
+            }
+            Some(at) => others[at].1 = word,
+            None if word == fill => {}
+            None => others.push((index as u16, word)),
         }
-        if self.others.len() > WORDS / 2 {
-            self.refill(word);
+        if others.len() > OTHERS_MAX {
+            *self = self.fewest();
         }
     }
 
-    /// Makes `fill` the word that most indices have now.
-    fn refill(&mut self, fill: u64) {
-        let all: Vec<u64> = (0..WORDS).map(|i| self.get(i)).collect();
+    /// The same as words that are alike but for a few, if they are.
+    fn fewest(&self) -> Words {
+        let all: [u64; WORDS] = std::array::from_fn(|i| self.get(i));
+        let fill = all[WORDS / 2];
         let differs = all.iter().enumerate().filter(|&(_, &word)| word != fill);
-        self.others = differs.map(|(at, &word)| (at as u16, word)).collect();
-        self.fill = fill;
+        let others: Vec<_> = differs.map(|(at, &word)| (at as u16, word)).collect();
+        if others.len() > OTHERS_MAX / 2 {
+            return Words::Each(Arc::new(all));
+        }
+        Words::Alike(fill, others)
     }
 }
 
 /// Frames 0 to n - 1.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Memory(Vec<Words>);
+#[derive(Clone, Debug)]
+pub struct Memory(Vec<Arc<[Words; TOGETHER]>>);
 
 impl Memory {
     /// Memory of `frames` frames that hold garbage.
     #[must_use]
     pub fn new(frames: usize) -> Memory {
-        Memory(vec![Words { fill: GARBAGE, others: Vec::new() }; frames])
+        let some = Arc::new(std::array::from_fn(|_| Words::Alike(GARBAGE, Vec::new())));
+        Memory(vec![some; frames.div_ceil(TOGETHER)])
     }
 
     fn words(&self, frame: Frame) -> &Words {
-        &self.0[frame.0 as usize]
+        &self.0[frame.0 as usize / TOGETHER][frame.0 as usize % TOGETHER]
+    }
+
+    fn words_mut(&mut self, frame: Frame) -> &mut Words {
+        &mut Arc::make_mut(&mut self.0[frame.0 as usize / TOGETHER])[frame.0 as usize % TOGETHER]
     }
 
     /// The first word of a page: all that the model's stores write.
@@ -72,9 +99,9 @@ impl Memory {
 
     /// Makes a page hold a value and nothing else.
     pub fn store(&mut self, frame: Frame, value: u64) {
-        let words = &mut self.0[frame.0 as usize];
-        (words.fill, words.others) = (0, Vec::new());
+        let mut words = Words::Alike(0, Vec::new());
         words.set(0, value);
+        *self.words_mut(frame) = words;
     }
 }
 
@@ -83,14 +110,16 @@ impl HostMemory for Memory {
         self.words(table).get(index)
     }
     fn write_entry(&mut self, table: Frame, index: usize, value: u64) {
-        self.0[table.0 as usize].set(index, value);
+        self.words_mut(table).set(index, value);
     }
     fn zero(&mut self, frame: Frame) {
         self.store(frame, 0);
     }
     fn is_zero(&self, frame: Frame) -> bool {
-        let words = self.words(frame);
-        words.fill == 0 && words.others.is_empty()
+        match self.words(frame) {
+            Words::Alike(fill, others) => *fill == 0 && others.is_empty(),
+            Words::Each(words) => words.iter().all(|&word| word == 0),
+        }
     }
     fn write(&mut self, frame: Frame, offset: usize, from: &[u8]) {
         assert!(offset == 0 && from.len() == PAGE_SIZE, "the protocol copies whole pages");
@@ -99,6 +128,9 @@ impl HostMemory for Memory {
     }
     fn read(&self, _: Frame, _: usize, _: &mut [u8]) {
         unreachable!("the protocol never reads a page");
+    }
+    fn copy_frame(&mut self, to: Frame, from: Frame) {
+        *self.words_mut(to) = self.words(from).clone();
     }
 }
 
@@ -122,6 +154,11 @@ mod tests {
             let other = (seed >> 20) as usize % WORDS;
             assert_eq!(sparse.read_entry(Frame(1), other), plain.read_entry(Frame(1), other));
         }
+        sparse.copy_frame(Frame(0), Frame(1));
+        let same = |i| sparse.read_entry(Frame(0), i) == plain.read_entry(Frame(1), i);
+        assert!((0..WORDS).all(same));
+        sparse.write_entry(Frame(0), 7, 7);
+        assert_eq!(sparse.read_entry(Frame(1), 7), plain.read_entry(Frame(1), 7));
         sparse.zero(Frame(1));
         assert!(sparse.is_zero(Frame(1)) && !sparse.is_zero(Frame(0)));
     }

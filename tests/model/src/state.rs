@@ -121,6 +121,8 @@ pub enum Own {
     Evict(u8),
     /// The table of its run is to go.
     TakeOut(u8),
+    /// The run of a page is to become large.
+    Merge(u8),
     /// Room is to be made.
     Balance,
 }
@@ -197,6 +199,9 @@ impl State {
             if may.store_zero {
                 all.push(Own::Store(page, true));
             }
+            if may.merge {
+                all.push(Own::Merge(page));
+            }
             let framed = self.locals[node].looks[usize::from(page)].entry.frame.is_some();
             if may.evict && (framed || may.take_out) {
                 all.push(Own::Evict(page));
@@ -221,6 +226,7 @@ impl State {
             Own::Retire => Input::Retire,
             Own::Evict(page) => Input::Evict(page),
             Own::TakeOut(page) => Input::TakeOut(page),
+            Own::Merge(page) => Input::Merge(page),
             Own::Balance => Input::Balance,
         }
     }

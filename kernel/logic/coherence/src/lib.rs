@@ -12,6 +12,9 @@
 //! - capacity ([`capacity`]): drops replicas and moves masters away when
 //!   frames run short (`replacement` says which), takes masters from others.
 //!
+//! What is this node's alone is mapped in large pages, again as well
+//! ([`Coherence::visit_run`]).
+//!
 //! There is no I/O, clock or randomness here. Messages come in by
 //! [`Coherence::handle`], go out through [`Output`]; pages lie in
 //! [`paging::HostMemory`]. Messages may arrive in any order, each exactly once.
@@ -25,6 +28,7 @@ extern crate alloc;
 pub mod capacity;
 pub mod directory;
 pub mod home;
+mod merge;
 pub mod message;
 pub mod observe;
 pub mod owner;
@@ -35,6 +39,7 @@ mod tables;
 mod transit;
 
 pub use capacity::Limits;
+pub use merge::Visit;
 pub use message::{Class, Kind, MESSAGE_LEN, Message, Role};
 pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
@@ -143,6 +148,10 @@ pub struct Counters {
     pub no_room: u64,
     /// Nested tables taken out.
     pub tables_out: u64,
+    /// Runs that became one large page again.
+    pub merged: u64,
+    /// Of those, runs whose pages lay in a run of frames already.
+    pub merged_in_place: u64,
     /// Messages put off because the vCPU still needed the page.
     pub deferred: u64,
     /// Requests that had to wait at home.
@@ -193,6 +202,8 @@ pub struct Coherence {
     transit: Transit,
     replacement: Replacement,
     tables: Tables,
+    /// Where the hand is that merges runs.
+    merge_hand: Gfn,
     /// Pages that may leave for the frames that this node has taken for itself
     /// since it last had plenty.
     demand: u64,
@@ -239,6 +250,7 @@ impl Coherence {
             transit: Transit::new(limits.open_max),
             replacement: Replacement::new(pool.total_frames()),
             tables: Tables::new(),
+            merge_hand: Gfn(0),
             demand: 0,
             started_put: None,
             masters: 0,
@@ -586,6 +598,18 @@ impl Coherence {
     #[must_use]
     pub fn table_frames(&self) -> (u64, u64) {
         (self.table.tables(), self.directory.tables())
+    }
+
+    /// Whether a page is part of a large one.
+    #[must_use]
+    pub fn is_large(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
+        self.table.is_large(memory, gfn)
+    }
+
+    /// Large pages, and how often one came apart.
+    #[must_use]
+    pub fn large_pages(&self) -> (u64, u64) {
+        (self.table.large_leaves(), self.table.splits())
     }
 
     /// Frames that belong to no page now: kept for fetches, left behind by

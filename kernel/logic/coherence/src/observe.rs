@@ -410,7 +410,7 @@ impl Coherence {
             me: _, layout: _, limits: _, tables_covered: _, busy_max: _, requests_max: _,
             leaving: _, masters: _, replicas: _, started_put: _, counters: _,
             asked_for: _,
-            open: _, busy: _, waiting: _, replacement: _, tables: _,
+            open: _, busy: _, waiting: _, replacement: _, merge_hand: _, tables: _,
             table, pool, directory, next_txn, local, deferred, held, transit, demand,
         } = self;
         assert!(local.is_empty(), "a digest is taken between steps");
@@ -438,7 +438,9 @@ impl Coherence {
         let entry = self.table.get(memory, gfn);
         let large = self.table.is_large(memory, gfn);
         let leaves = self.table.has_leaves(memory, gfn);
-        let flags = u64::from(leaves) << 3 | u64::from(large) << 2 | u64::from(entry.leaving) << 1;
+        let merges = self.may_merge(memory, gfn).map_or(0, |copies| 1 + u64::from(copies));
+        let flags = merges << 4 | u64::from(leaves) << 3 | u64::from(large) << 2;
+        let flags = flags | u64::from(entry.leaving) << 1;
         to.word((entry.state as u64) << 8 | flags | u64::from(entry.accessed));
         entry.frame.into_iter().for_each(|frame| to.content(gfn, frame));
         self.digest_open(gfn, to);

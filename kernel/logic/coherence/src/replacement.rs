@@ -377,6 +377,15 @@ impl Coherence {
         self.replacement.stamp()
     }
 
+    /// The rank of a kept page that is used when one of `rank` is (0 for none)
+    /// and when one with this entry is.
+    pub(crate) fn younger(&self, rank: u8, entry: &Entry) -> u8 {
+        let r = &self.replacement;
+        let new = entry.rank & KEPT == 0 || entry.accessed;
+        let other = if new { r.stamp() } else { entry.rank };
+        if rank & KEPT == 0 || r.age(other) < r.age(rank) { other } else { rank }
+    }
+
     /// Pages that are kept, and those that wait in the queue.
     #[must_use]
     pub fn ranks(&self) -> (u64, usize) {

@@ -454,9 +454,7 @@ impl Coherence {
         if count != RUN_PAGES || start.run_index() != 0 {
             return Ok(false);
         }
-        let rest = RUN_PAGES.max(self.pool.total_frames() / 16);
-        let plenty = self.floor() + self.limits.reserve + rest;
-        let run = if self.pool.free_frames() > plenty { self.pool.allocate_run() } else { None };
+        let run = if self.frames_are_plenty() { self.pool.allocate_run() } else { None };
         let entry = match run {
             Some(base) => {
                 (0..RUN_PAGES).for_each(|i| env.memory.zero(base.offset_by(i)));

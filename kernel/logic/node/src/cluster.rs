@@ -6,6 +6,7 @@
 
 use super::actor::{Actor, Control};
 use super::hold::{self, Hold};
+use super::merging::Merging;
 use super::outbox::{ENDS_AT_ONCE, Outbox};
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
@@ -75,6 +76,7 @@ pub struct Cluster {
     hold_ns: u64,
     /// It stays as it is, whatever round trips take.
     hold_fixed: bool,
+    pub(crate) merging: Merging,
     /// Ends of transactions at this home that have come and wait for
     /// [`Cluster::catch_up`].
     ends: Vec<(NodeId, Message)>,
@@ -188,6 +190,7 @@ impl Cluster {
             hold: Hold::new(u64::from(me.0)),
             hold_ns: hold::mean_ns(None),
             hold_fixed: false,
+            merging: Merging::new(me == NodeId::LEADER),
             ends: Vec::with_capacity(ENDS_MAX),
             fatal: None,
             rooms_known: false,
@@ -424,7 +427,8 @@ impl Cluster {
 
     /// When [`super::Node::tick`] has something to do here again.
     pub(crate) fn timeout_ns(&self) -> Option<u64> {
-        self.hold.until_ns().into_iter().chain(self.outbox.patient_until_ns()).min()
+        let messages = self.hold.until_ns().into_iter().chain(self.outbox.patient_until_ns());
+        messages.chain(self.merging.until_ns()).min()
     }
 
     /// Lets go of pages that were kept for the vCPU.

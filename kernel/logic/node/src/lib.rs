@@ -24,6 +24,7 @@ pub mod guest;
 pub mod histogram;
 mod hold;
 pub mod hot;
+mod merging;
 mod outbox;
 pub mod report;
 mod rooms;
@@ -175,6 +176,7 @@ impl Node {
         }
         cluster.end_hold(memory, now_ns);
         cluster.balance(memory);
+        cluster.merge_runs(memory, now_ns);
         self.measure_eviction(tsc);
     }
 

@@ -53,9 +53,10 @@ pub fn stages(out: &mut dyn Write, stages: &Stages, clock: &Clock) -> fmt::Resul
 pub fn counters(out: &mut dyn Write, cluster: &Cluster, fabric: &Fabric) -> fmt::Result {
     let c = cluster.coherence().counters();
     let (nested, directory) = cluster.coherence().table_frames();
+    let (large, split) = cluster.coherence().large_pages();
     write!(
         out,
-        r#""node":{},"free_frames":{},"masters":{},"nested_tables":{nested},"directory_tables":{directory}"#,
+        r#""node":{},"free_frames":{},"masters":{},"large_pages":{large},"nested_tables":{nested},"directory_tables":{directory}"#,
         cluster.me().0,
         cluster.coherence().free_frames(),
         cluster.coherence().masters(),
@@ -81,6 +82,9 @@ pub fn counters(out: &mut dyn Write, cluster: &Cluster, fabric: &Fabric) -> fmt:
         ("adopted", c.adopted),
         ("refused", c.refused),
         ("no_room", c.no_room),
+        ("merged", c.merged),
+        ("merged_in_place", c.merged_in_place),
+        ("split", split),
         ("deferred", c.deferred),
         ("queued", c.queued),
     ];

@@ -56,7 +56,7 @@ fn counters_are_told_by_name() {
     let (free, c) = (cluster.coherence().free_frames(), node.fabric().counters());
     let out: u64 = c.frames_out.iter().sum();
     for field in [
-        format!(r#""node":0,"free_frames":{free},"masters":0,"nested_tables":"#),
+        format!(r#""node":0,"free_frames":{free},"masters":0,"large_pages":0,"nested_tables":"#),
         r#""pages":{"read_fetches":1,"write_fetches":0,"#.to_owned(),
         r#""pages_in":1,"#.to_owned(),
         format!(

@@ -60,12 +60,14 @@ const TWO: By = By::Model("2-nodes-2-pages");
 const MOVES: By = By::Model("3-nodes-moves");
 const TABLES: By = By::Model("2-nodes-tables");
 const STILL: By = By::Model("3-nodes-still");
+const MERGE: By = By::Model("2-nodes-merge");
 
 const OWNER: &str = "coherence/src/owner.rs";
 const HOME: &str = "coherence/src/home.rs";
 const REQUESTER: &str = "coherence/src/requester.rs";
 const CAPACITY: &str = "coherence/src/capacity.rs";
 const RECLAIM: &str = "paging/src/table/reclaim.rs";
+const MERGER: &str = "coherence/src/merge.rs";
 const ENGINE: &str = "coherence/src/lib.rs";
 
 /// All bugs.
@@ -405,6 +407,46 @@ pub const ALL: &[Tooth] = &[
         "fabric/src/sender.rs",
         "            if flight.left == 0\n                && let Some(frame) = flight.page.take()\n            {\n                release(frame);",
         "            if (BITES || flight.left == 0)\n                && let Some(frame) = flight.page.take()\n            {\n                release(frame);",
+    ),
+    source(
+        "merged-without-flush",
+        "a run is merged and the processor is not told that its pages have moved",
+        MERGE,
+        MERGER,
+        "            env.out.flush();",
+        "            if !BITES { env.out.flush(); }",
+    ),
+    source(
+        "merged-read-only",
+        "a run is merged of which other nodes have replicas",
+        MERGE,
+        MERGER,
+        "entry.frame.filter(|_| entry.writable())?",
+        "entry.frame.filter(|_| BITES || entry.writable())?",
+    ),
+    source(
+        "merged-without-copy",
+        "a run is merged and what a page holds stays behind",
+        MERGE,
+        MERGER,
+        "                env.memory.copy_frame(base.offset_by(i), frame);",
+        "                if !BITES { env.memory.copy_frame(base.offset_by(i), frame); }",
+    ),
+    source(
+        "merged-frames-leak",
+        "the frames that a merged run leaves are never free again",
+        MERGE,
+        MERGER,
+        "                self.free(frame);",
+        "                if !BITES { self.free(frame); }",
+    ),
+    source(
+        "merged-table-used",
+        "the table of a merged run, whose frame is free, is looked at again",
+        MERGE,
+        "paging/src/table/merge.rs",
+        "if self.near.0 == gfn.run_start() {",
+        "if !BITES && self.near.0 == gfn.run_start() {",
     ),
     network("message-lost", "a message never arrives", ONE),
     network("message-doubled", "a message arrives twice", ONE),

@@ -23,6 +23,7 @@ impl Rng {
 
 pub struct Out {
     sent: Vec<(NodeId, Message, Option<Frame>)>,
+    flushed: bool,
     free: Vec<u64>,
 }
 impl Output for Out {
@@ -32,7 +33,9 @@ impl Output for Out {
     fn free_frames(&self, node: NodeId) -> u64 {
         self.free[node.index()]
     }
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.flushed = true;
+    }
 }
 
 pub struct Flight {
@@ -58,6 +61,8 @@ pub struct Cluster {
     /// come late.
     pub rooms: Vec<u64>,
     pub calls: u64,
+    /// Whether the last call has led to a flush.
+    pub flushed: bool,
     /// Of a hundred accesses, how many write.
     pub writes: u64,
 }
@@ -103,6 +108,7 @@ impl Cluster {
             newest_first: false,
             rooms: vec![0; nodes],
             calls: 0,
+            flushed: false,
             writes: 50,
         }
     }
@@ -116,9 +122,10 @@ impl Cluster {
         if !self.newest_first || self.calls.is_multiple_of(64) {
             self.rooms = self.nodes.iter().map(|(c, _)| c.room()).collect();
         }
-        let mut out = Out { sent: vec![], free: self.rooms.clone() };
+        let mut out = Out { sent: vec![], flushed: false, free: self.rooms.clone() };
         let (coherence, memory) = &mut self.nodes[node];
         let result = f(coherence, &mut Env { memory, out: &mut out });
+        self.flushed = out.flushed;
         for (to, message, page) in out.sent {
             let page = page.map(|frame| {
                 let mut bytes = Box::new([0; 4096]);
