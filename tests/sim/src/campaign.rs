@@ -71,7 +71,7 @@ impl Campaign {
         format!(
             "{} seeds, {} failed: {} histories with {} events checked, {} litmus instances with \
              {} outcomes, {} operations, {} faults injected ({} frames, {} pauses, {} partitions, \
-             {} deaths, {} restarts), {} clusters ended on every node, {} restarted nodes refused",
+             {} deaths, {} restarts), {} runs merged, {} split, {} clusters ended on every node, {} restarted nodes refused",
             held + failed.len() as u64,
             failed.len(),
             s.histories,
@@ -85,6 +85,8 @@ impl Campaign {
             s.faults.partitions,
             s.faults.deaths,
             s.faults.restarts,
+            s.merged[0] + s.merged[1],
+            s.split,
             s.ended,
             s.refused,
         )

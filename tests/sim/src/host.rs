@@ -237,6 +237,8 @@ impl Host {
                     Cluster::with_limits(&membership, pool, Format::NPT, memory, limits)
                         .expect("every node is large enough");
                 at.scenario.hold_ns.into_iter().for_each(|ns| cluster.fix_hold_ns(ns));
+                // All nodes run programs, so each may gain by large pages.
+                cluster.merge_every_ns(Some(at.scenario.merge_ns));
                 let layout = cluster.coherence().layout().clone();
                 let plan = program::litmus_plan(at.scenario, &layout);
                 let me = cluster.me().index();

@@ -211,6 +211,7 @@ impl Program {
             Load::Uniform => [50, 150, 950],
             Load::Sweep => [50, 100, 100],
             Load::Sparse => [50, 200, 700],
+            Load::Runs => [100, 200, 500],
             Load::Mixed | Load::Litmus | Load::Contend => [200, 450, 550],
         };
         let die = self.rng.below(1000);
@@ -229,6 +230,11 @@ impl Program {
     }
 
     fn scan(&mut self) -> Phase {
+        if self.load == Load::Runs {
+            self.phase_left = RUN_PAGES;
+            let next = some_page(&mut self.rng, &self.layout, self.load).run_start();
+            return Phase::Scan { next, left: RUN_PAGES, step: 1, access: Access::Write };
+        }
         let long = if matches!(self.load, Load::Hot | Load::Sharing) { 30 } else { 900 };
         let left = self.rng.between(10, long);
         self.phase_left = left;

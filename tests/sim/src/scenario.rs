@@ -49,6 +49,9 @@ pub enum Load {
     Sparse,
     /// Everything by turns.
     Mixed,
+    /// Whole runs, where frames are plenty, and a few pages of them here and
+    /// there: runs that come apart and are merged again.
+    Runs,
 }
 
 /// Pages of each run that programs touch under [`Load::Sparse`].
@@ -195,6 +198,8 @@ pub struct Scenario {
     pub mishap: Mishap,
     /// A node that is slower than the others, and how much.
     pub slow: Option<(usize, u64)>,
+    /// Time between two rounds in which nodes merge runs of pages.
+    pub merge_ns: u64,
 }
 
 impl Scenario {
@@ -220,13 +225,18 @@ impl Scenario {
         let mut sparse = Rng::new(seed ^ 0x5ba_55e5);
         let load = if sparse.chance(125) { Load::Sparse } else { load };
         let tables = sparse.between(2, 8);
+        // What came later is drawn apart: the rest of a seed stays as it was.
+        let mut apart = Rng::new(seed ^ 0x001a_26e0);
+        let load = if load != Load::Sparse && apart.chance(100) { Load::Runs } else { load };
+        let merge_ns = apart.pick(&[MS / 5, MS, 100 * MS]);
+        let spares: &[u64] = if load == Load::Runs { &[1500, 2600] } else { &[0, 0, 0, 40, 600] };
         Scenario {
             seed,
             nodes,
             mtu: rng.pick(&[1500, 8160]),
             weather,
             ring: rng.pick(&[256, 256, 64, 16]),
-            spare: (0..nodes).map(|_| rng.pick(&[0, 0, 0, 40, 600])).collect(),
+            spare: (0..nodes).map(|_| rng.pick(spares)).collect(),
             runs: (0..nodes)
                 .map(|_| match load {
                     Load::Sparse => sparse.between(2, 6),
@@ -242,12 +252,14 @@ impl Scenario {
                 Load::Litmus => 20,
                 Load::Contend => 1000,
                 Load::Sweep | Load::Mixed | Load::Sparse => 1500,
+                Load::Runs => 3000,
             },
             hold_ns: None,
             litmus: 24,
             defect: None,
             mishap,
             slow,
+            merge_ns,
         }
     }
 

@@ -79,6 +79,10 @@ pub struct Summary {
     pub deferred: u64,
     /// Pages fetched ahead.
     pub prefetches: u64,
+    /// Runs that became large pages again, with a copy and without.
+    pub merged: [u64; 2],
+    /// Large pages that came apart.
+    pub split: u64,
 }
 
 impl Summary {
@@ -96,6 +100,9 @@ impl Summary {
         self.tables_out += c.tables_out;
         self.deferred += c.deferred;
         self.prefetches += c.prefetches;
+        self.merged[0] += c.merged - c.merged_in_place;
+        self.merged[1] += c.merged_in_place;
+        self.split += cluster.coherence().large_pages().1;
     }
 
     /// Adds another run.
@@ -119,6 +126,8 @@ impl Summary {
         self.tables_out += run.tables_out;
         self.deferred += run.deferred;
         self.prefetches += run.prefetches;
+        (0..2).for_each(|how| self.merged[how] += run.merged[how]);
+        self.split += run.split;
         let (f, r) = (&mut self.faults, &run.faults);
         f.lost += r.lost;
         f.doubled += r.doubled;
