@@ -37,6 +37,8 @@ pub enum Call {
     Mark = 12,
     /// Pages that came to the guest's node for its accesses, or ahead of them.
     Fetched = 13,
+    /// Whether a page is part of a large one at the guest's node: gfn.
+    Large = 14,
 }
 
 /// Makes a hypercall; `None` where it cannot be done.

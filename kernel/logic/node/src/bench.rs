@@ -19,6 +19,7 @@
 //! | 11 | home | gfn | | | node |
 //! | 12 | mark | number | | | 0: every node will print its histograms and clear them |
 //! | 13 | fetched | | | | pages that came for accesses of this node, or ahead of them |
+//! | 14 | large | gfn | | | 1: this node maps the page as part of a large one, else 0 |
 
 use super::guest::Context;
 use addr::{Access, Gfn, NodeId};
@@ -157,6 +158,9 @@ pub(crate) fn start<V, M: HostMemory>(call: Call, at: &mut Context<'_, V, M>) ->
         9 => at.tsc_hz,
         10 => at.cluster.coherence().free_frames(),
         13 => at.cluster.coherence().counters().pages_in,
+        14 if at.cluster.coherence().home(gfn).is_some() => {
+            u64::from(at.cluster.coherence().is_large(at.memory, gfn))
+        }
         12 if at.cluster.ask_mark(call.rbx) => 0,
         11 => at.cluster.coherence().home(gfn).map_or(ERROR, |n| u64::from(n.0)),
         _ => ERROR,

@@ -21,6 +21,13 @@ fn what_is_asked_is_told() {
     for (gfn, home) in [(0, 0), (511, 0), (512, 1), (1024, 2), (1535, 2), (1536, ERROR)] {
         assert_eq!(world.call(11, [gfn, 0, 0]), home, "{gfn}");
     }
+    // The first touch gives a whole run: it comes apart when one page gets a frame.
+    assert_eq!(world.call(14, [600, 0, 0]), 0);
+    world.touch(0, Gfn(600), Access::Read);
+    let host = &world.hosts[0];
+    let large = host.node.cluster.as_ref().unwrap().coherence().is_large(&host.memory, Gfn(600));
+    assert_eq!(world.call(14, [600, 0, 0]), u64::from(large));
+    assert_eq!(world.call(14, [1 << 40, 0, 0]), ERROR);
     assert_eq!(world.call(0, NONE), ERROR);
     assert_eq!(world.call(99, NONE), ERROR);
 }
