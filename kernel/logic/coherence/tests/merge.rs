@@ -1,5 +1,8 @@
 //! Runs that are a node's alone become large pages again, and stay so only
 //! while they are.
+//!
+//! Not under Miri: each test moves megabytes.
+#![cfg(not(miri))]
 
 mod common;
 use addr::{Access, Gfn, RUN_PAGES};
