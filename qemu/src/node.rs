@@ -98,6 +98,8 @@ impl Starting<'_> {
         let config = self.config;
         let node = self.voice.node;
         let leading = if node == 0 { config.payload.as_deref() } else { None };
+        let processors = if config.recipe.pinned { process::processors() } else { Vec::new() };
+        let enough = processors.len() >= config.nodes as usize;
         NodePlan {
             recipe: &config.recipe,
             cpu: self.changes.cpu.as_deref().unwrap_or(&config.recipe.cpu),
@@ -108,6 +110,7 @@ impl Starting<'_> {
             firmware: &self.changes.firmware,
             serial_ports,
             mac: self.changes.mac.unwrap_or_else(|| default_mac(node)),
+            processor: processors.get(node as usize).copied().filter(|_| enough),
         }
     }
 

@@ -60,15 +60,40 @@ impl Running {
 /// Builds the command that starts `program` with the death signal set, in a
 /// process group of its own (a Ctrl-C at the terminal is for the runner).
 pub(crate) fn guarded(program: &str) -> Command {
-    let mut command = if in_path("setpriv") {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]);
-        command
-    } else {
-        Command::new(program)
-    };
+    guarded_on(program, None)
+}
+
+/// The same on one `processor` of the host's alone.
+pub(crate) fn guarded_on(program: &str, processor: Option<usize>) -> Command {
+    let mut words = Vec::new();
+    if in_path("setpriv") {
+        words.extend(["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
+    }
+    if let Some(number) = processor.filter(|_| in_path("taskset")) {
+        words.extend(["taskset".to_owned(), "--cpu-list".to_owned(), number.to_string()]);
+    }
+    words.push(program.to_owned());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     command.process_group(0);
     command
+}
+
+/// Numbers of the processors that this process may use.
+pub(crate) fn processors() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    parse_processors(list.unwrap_or_default())
+}
+
+/// Reads a list such as `0-2,5`.
+fn parse_processors(list: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<usize>().ok();
+        Some(number(first)?..=number(last)?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
 }
 
 /// Whether a program is in one of the folders of `PATH`.
@@ -167,6 +192,23 @@ fn with_running<T>(f: impl FnOnce(&mut HashSet<u32>) -> T) -> T {
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn processors_are_numbers_and_ranges() {
+        assert_eq!(parse_processors("\t0-2,5\n"), [0, 1, 2, 5]);
+        assert_eq!(parse_processors("7"), [7]);
+        assert!(parse_processors("").is_empty());
+        assert!(!processors().is_empty());
+    }
+
+    #[test]
+    fn a_process_has_a_processor_for_itself() {
+        let number = processors()[0];
+        let mut command = guarded_on("sh", Some(number));
+        command.args(["-c", "grep Cpus_allowed_list /proc/self/status"]);
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(text.trim(), format!("Cpus_allowed_list:\t{number}"));
+    }
 
     #[test]
     fn a_killed_process_ends_and_is_forgotten() {

@@ -48,6 +48,11 @@ pub struct Recipe {
     /// a page would be the host's work.
     #[serde(default)]
     pub resident: bool,
+    /// Each of QEMU's nodes has a processor of the host's for itself, where there
+    /// are as many: for measurements, which else are of how the host happens to
+    /// spread the emulators' threads.
+    #[serde(default)]
+    pub pinned: bool,
     /// Further arguments of the emulator.
     #[serde(default)]
     pub args: Vec<String>,

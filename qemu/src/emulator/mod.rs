@@ -62,6 +62,8 @@ pub(crate) struct NodePlan<'a> {
     /// How many serial ports it has, COM1 first.
     pub(crate) serial_ports: usize,
     pub(crate) mac: Mac,
+    /// The processor of the host's that it runs on, if it has one for itself.
+    pub(crate) processor: Option<usize>,
 }
 
 /// A process that is ready to be started.
@@ -106,6 +108,7 @@ fn test_plan<'a>(recipe: &'a Recipe, cpu: &'a str) -> NodePlan<'a> {
         firmware: "",
         serial_ports: 3,
         mac: [0x52, 0x54, 0, 0x50, 0, 1],
+        processor: None,
     }
 }
 

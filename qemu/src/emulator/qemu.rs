@@ -31,7 +31,7 @@ pub(super) fn prepare(plan: &NodePlan<'_>, end: End) -> Result<Launch, RunnerErr
     let (serial, theirs) = SerialLines::inherited(plan.serial_ports)
         .map_err(RunnerError::system("making a serial line to a node"))?;
     let numbers: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut command = process::guarded(plan.recipe.emulator.program());
+    let mut command = process::guarded_on(plan.recipe.emulator.program(), plan.processor);
     command.args(arguments(plan, &numbers, link));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let inherited = theirs.into_iter().chain([net]).collect();

@@ -1,17 +1,20 @@
-//! Machines that have all of their memory when they start, as real ones do.
+//! Machines that have memory and processor to themselves, as real ones do.
 //!
 //! An emulated machine gets its memory from the host page by page, as it
-//! touches it, and each first touch takes some microseconds. In a measurement
-//! that is nobody's work but the host's.
+//! touches it, and each first touch takes some microseconds; and its threads
+//! (the processor, and what stands for the devices) run where the host likes.
+//! In a measurement that is nobody's work but the host's.
 
 use anyhow::{Context, Result};
 use runner::{Cluster, ClusterConfig};
 
-/// Starts machines for a measurement: with all of their memory, if the host has
-/// twice as much to give.
+/// Starts machines for a measurement: each on a processor of the host's, if
+/// there are as many, and with all of their memory, if the host has twice as
+/// much to give.
 pub(super) fn start(mut config: ClusterConfig) -> Result<Cluster> {
     let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let available = available(&text).context("/proc/meminfo does not say what is available")?;
+    config.recipe.pinned = true;
     config.recipe.resident |= config.memory_bytes() <= available / 2;
     Ok(Cluster::start(&config)?)
 }
