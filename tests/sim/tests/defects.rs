@@ -10,8 +10,14 @@ fn found(defect: Defect, load: Load, wanted: usize) -> (usize, Vec<String>) {
         let scenario = Scenario { defect: Some(defect), load, ..Scenario::of(seed, Some(3)) };
         let scenario = Scenario { lenders: 0, instructions: 300, ..scenario };
         if let Err(report) = sim::run(scenario, false) {
-            assert_eq!(report.failure.class, Class::Correctness, "seed {seed}: {report}");
-            found.push(report.failure.what);
+            let failure = report.failure;
+            // A way that was kept to a table which is no more may end in a fault
+            // again and again: that shows too, but not in what was read.
+            if failure.class == Class::Liveness && failure.what.contains("faults again") {
+                continue;
+            }
+            assert_eq!(failure.class, Class::Correctness, "seed {seed}: {}", failure.what);
+            found.push(failure.what);
         }
         if found.len() == wanted {
             return (seed as usize + 1, found);
