@@ -149,6 +149,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "moves megabytes")]
     fn a_run_is_merged_when_it_has_been_whole_for_a_round() {
         let (mut cluster, mut memory) = split();
         assert_eq!(cluster.timeout_ns(), None, "nothing is known yet");
@@ -166,6 +167,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "moves megabytes")]
     fn what_is_lost_meanwhile_begins_anew() {
         let (mut cluster, mut memory) = split();
         cluster.merge_runs(&mut memory, 0);
@@ -177,6 +179,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "moves megabytes")]
     fn who_runs_no_guest_merges_nothing() {
         let (mut cluster, mut memory) = split();
         cluster.merge_every_ns(None);
