@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use runner::process::in_path;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Runs a program to its end and returns what it printed. Its standard error
 /// is shown only as the reason of a failure.
@@ -134,6 +135,20 @@ pub(crate) fn ensure_apt_lists(progress: &Progress) -> Result<()> {
     }
     progress.note("apt has no package lists yet; running: apt-get update");
     update(progress)
+}
+
+/// Fetches apt's lists again if they are older than a day and this user may:
+/// whether it did.
+pub(crate) fn renew_apt_lists(progress: &Progress) -> Result<bool> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let modified = std::fs::metadata("/var/lib/apt/lists").and_then(|m| m.modified());
+    let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > DAY));
+    if !is_old || !may_install() {
+        return Ok(false);
+    }
+    progress.note("apt's package lists are older than a day; running: apt-get update");
+    update(progress)?;
+    Ok(true)
 }
 
 /// Fetches apt's lists.

@@ -14,6 +14,7 @@ pub(crate) mod libraries;
 pub(crate) use command::command_archive;
 
 use crate::progress::Progress;
+use crate::system;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,7 +60,13 @@ impl Guest {
         if let Some(guest) = Self::cached(&record).filter(|g| g.stamp == stamp) {
             return Ok(guest);
         }
-        match Self::assemble(series, &cache, stamp, progress) {
+        let mut made = Self::assemble(series, &cache, stamp, progress);
+        // Old lists name packages that are gone, and lack newer kernels.
+        let alone = made.is_err() && Self::cached(&record).is_none();
+        if alone && system::renew_apt_lists(progress).unwrap_or(false) {
+            made = Self::assemble(series, &cache, self::stamp(), progress);
+        }
+        match made {
             Ok(guest) => {
                 write_whole(&record, &serde_json::to_vec_pretty(&guest)?)?;
                 Ok(guest)
