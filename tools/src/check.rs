@@ -21,7 +21,7 @@ const FUZZ_SECONDS: u64 = 8;
 /// Simulated clusters in one run: about two minutes of two cores.
 const SEEDS: &str = "10000";
 /// Half of the work of Miri.
-const MIRI_FIRST: [&str; 2] = ["pangaea-coherence", "pangaea-node"];
+const MIRI_FIRST: [&str; 3] = ["pangaea-coherence", "pangaea-fabric", "pangaea-node"];
 /// What runs on bare metal only.
 const BARE_PACKAGES: [&str; 2] = ["pangaea-kernel", "pangaea-guests"];
 
@@ -75,7 +75,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     steps.command("simulator", simulate::command("pangaea-sim").args(["--seeds", SEEDS]));
     // Each side takes one processor, and about as long as the other.
     steps.beside(
-        "Miri, coherence, node",
+        "Miri, the protocol",
         || miri(&first, "miri-first", &progress),
         |steps| {
             steps.command("scale", simulate::command("scale").arg("--check"));
