@@ -34,3 +34,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     crate::println!("guest panic: {info}");
     crate::cpu::stop()
 }
+
+/// The end of a guest that measures: says that it has measured everything, or
+/// why not, and switches the machine off.
+pub fn end(measured: Result<(), &'static str>) -> ! {
+    match measured {
+        Ok(()) => crate::println!(r#"@bench {{"name":"end"}}"#),
+        Err(reason) => crate::println!(r#"@bench {{"name":"error","reason":"{reason}"}}"#),
+    }
+    crate::cpu::power_off()
+}

@@ -7,10 +7,10 @@
 //! [`measure`] reads what is said, [`result`] puts it together, [`plot`]
 //! draws it.
 
+mod hosting;
 mod measure;
 mod peers;
 mod plot;
-mod resident;
 mod result;
 
 pub(crate) use peers::{Setup, peers};
@@ -135,7 +135,7 @@ impl Bench<'_> {
             overrides: BTreeMap::new(),
         };
         self.progress.stage(&format!("{what}: starting the nodes"));
-        let cluster = resident::start(config)?;
+        let cluster = hosting::start(config)?;
         let mut session = Session::new(self.args.nodes, false, None);
         let mut measured = Measured::default();
         let ended = self.drive(what, &cluster, &mut session, &mut measured)?;

@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn only_packages_are_on_offer() {
-        let text = "  libx |  2-1+deb12u1 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
-                    libx |    2-1 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
-                    liby | 3 | http://deb.debian.org/debian bookworm/main amd64 Packages\n  \
-                    liby | 4 | http://deb.debian.org/debian bookworm/main Sources\n";
+        let text = "  libx |  2-1+deb12u1 | http://a.mirror/debian bookworm/main amd64 Packages\n  \
+                    libx |    2-1 | http://a.mirror/debian bookworm/main amd64 Packages\n  \
+                    liby | 3 | http://a.mirror/debian bookworm/main amd64 Packages\n  \
+                    liby | 4 | http://a.mirror/debian bookworm/main Sources\n";
         let offers = parse_offers(text);
         assert_eq!(offers["libx"], ["2-1+deb12u1", "2-1"]);
         assert_eq!(offers["liby"], ["3"]);

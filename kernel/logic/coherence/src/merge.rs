@@ -61,8 +61,7 @@ impl Coherence {
         let Some(leaves) = found.filter(|leaves| leaves.used == RUN_PAGES) else {
             return Visit::Passed;
         };
-        let whole = self.whole(env.memory, leaves.run).filter(|w| self.has_place_for(w));
-        let Some(whole) = whole else { return Visit::Passed };
+        let Some(whole) = self.mergeable(env.memory, leaves.run) else { return Visit::Passed };
         if !self.table.mark(env.memory, leaves.run) {
             return Visit::Marked;
         }
@@ -74,19 +73,19 @@ impl Coherence {
     /// if it is not this node's alone, is in use, or frames are too few.
     pub fn merge<M: HostMemory, O: Output>(&mut self, env: &mut Env<'_, M, O>, gfn: Gfn) -> bool {
         let run = gfn.run_start();
-        let whole = self.whole(env.memory, run).filter(|w| self.has_place_for(w));
+        let whole = self.mergeable(env.memory, run);
         whole.is_some_and(|whole| self.merge_whole(env, run, &whole))
     }
 
     /// Whether [`Coherence::merge`] may, and whether it would copy.
     #[must_use]
     pub fn may_merge(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<bool> {
-        let whole = self.whole(memory, gfn.run_start()).filter(|w| self.has_place_for(w))?;
-        Some(whole.lies.is_none())
+        Some(self.mergeable(memory, gfn.run_start())?.lies.is_none())
     }
 
-    fn has_place_for(&self, whole: &Whole) -> bool {
-        whole.lies.is_some() || self.frames_are_plenty()
+    /// A run that is whole and has a place to lie in.
+    fn mergeable(&self, memory: &impl HostMemory, run: Gfn) -> Option<Whole> {
+        self.whole(memory, run).filter(|w| w.lies.is_some() || self.frames_are_plenty())
     }
 
     /// What its table of leaves says of a run that may become large: all pages

@@ -301,18 +301,20 @@ impl PageTable {
         let old = self.format.decode(memory.read_entry(slot.table, slot.index));
         memory.write_entry(slot.table, slot.index, self.format.encode(&entry, false));
         let change = i64::from(entry.is_held()) - i64::from(old.is_held());
-        if change != 0 {
-            let above = (slot.above, index_at(gfn, LARGE_LEVEL));
-            let used = Self::count(memory, above, change);
-            self.empty += u64::from(used == 0);
-            self.empty -= u64::from(used == 1 && change == 1);
-        }
         let lost = old.readable()
             && (!entry.readable()
                 || old.frame != entry.frame
                 || (old.writable() && !entry.writable()));
-        if lost {
-            Self::unmark(memory, (slot.above, index_at(gfn, LARGE_LEVEL)));
+        if change != 0 || lost {
+            let index = index_at(gfn, LARGE_LEVEL);
+            let before = memory.read_entry(slot.above, index);
+            let counted = Format::count(before, change);
+            let after = if lost { Format::unmark(counted) } else { counted };
+            if after != before {
+                memory.write_entry(slot.above, index, after);
+            }
+            self.empty += u64::from(change == -1 && Format::used(after) == 0);
+            self.empty -= u64::from(change == 1 && Format::used(after) == 1);
         }
         Ok((old, if lost { Flush::Owed } else { Flush::None }))
     }

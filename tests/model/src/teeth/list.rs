@@ -333,8 +333,8 @@ pub const ALL: &[Tooth] = &[
         "taking away the right to write owes no flush",
         ONE,
         "paging/src/table.rs",
-        "|| (old.writable() && !entry.writable()));\n        if lost",
-        "|| (!BITES && old.writable() && !entry.writable()));\n        if lost",
+        "|| (old.writable() && !entry.writable()));\n        if change",
+        "|| (!BITES && old.writable() && !entry.writable()));\n        if change",
     ),
     source(
         "table-in-use-taken-out",

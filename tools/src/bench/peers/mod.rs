@@ -14,7 +14,7 @@ mod setup;
 pub(crate) use setup::Setup;
 
 use super::measure::{Measured, take_lines};
-use super::{COUNT_INSTRUCTIONS, plot, resident, write};
+use super::{COUNT_INSTRUCTIONS, hosting, plot, write};
 use crate::cli::PeersArgs;
 use crate::progress::Progress;
 use crate::{compile, doctor, payload, report, signals, system};
@@ -165,7 +165,7 @@ impl Bench<'_> {
     fn drive(&self, what: &str, config: &ClusterConfig) -> Result<Measured> {
         let say = |text: &str| self.progress.stage(&format!("{what}: {text}"));
         say("starting the machines");
-        let cluster = resident::start(config.clone())?;
+        let cluster = hosting::start(config.clone())?;
         let mut session = Session::new(config.nodes, config.recipe.direct, None);
         let mut measured = Measured::default();
         let mut pending = [Vec::new(), Vec::new()];

@@ -44,14 +44,6 @@ impl PageTable {
         Format::is_marked(bits)
     }
 
-    #[inline]
-    pub(super) fn unmark(memory: &mut impl HostMemory, (above, index): At) {
-        let bits = memory.read_entry(above, index);
-        if Format::is_marked(bits) {
-            memory.write_entry(above, index, Format::unmark(bits));
-        }
-    }
-
     /// Puts one large leaf in the place of a run's table of leaves, whose frame
     /// is free again. What the leaf says of the pages must be what the table
     /// says, but for where they lie and their rank. A flush is owed: processors

@@ -1,6 +1,7 @@
 //! Tables of leaves that say nothing, found and taken out.
 
 use super::super::{Format, FramePool, HostMemory};
+use super::scan::Found;
 use super::{Flush, LARGE_LEVEL, NOWHERE, PageTable, index_at, span};
 use addr::{Gfn, RUN_PAGES};
 
@@ -16,8 +17,8 @@ pub struct Leaves {
 
 impl PageTable {
     /// The next table of leaves, that of `from` or one after it, or large leaf
-    /// of pages without frames, looking at no more than `budget` entries of upper tables. The second value is where to
-    /// go on; `None` when the end was reached.
+    /// of pages without frames, looking at no more than `budget` entries of upper
+    /// tables. The second value is where to go on; `None` when the end was reached.
     #[must_use]
     pub fn next_leaves(
         &self,
@@ -31,29 +32,16 @@ impl PageTable {
             if at >= end {
                 return (None, None);
             }
-            let mut table = self.root;
-            let mut level = 4;
-            let bits = loop {
-                let bits = memory.read_entry(table, index_at(at, level));
-                match self.format.decode_table(bits) {
-                    Some(next) if level > LARGE_LEVEL => table = next,
-                    _ => break bits,
-                }
-                level -= 1;
+            let (level, found) = self.probe(memory, at);
+            let reach = span(level.max(LARGE_LEVEL));
+            let run = Gfn(at.0 & !(reach - 1));
+            at = run.offset_by(reach);
+            let used = match found {
+                Found::Leaves { used, .. } => used,
+                Found::Large(entry) if entry.frame.is_none() => RUN_PAGES,
+                Found::Large(_) | Found::Nothing => continue,
             };
-            let start = Gfn(at.0 & !(span(level) - 1));
-            at = start.offset_by(span(level));
-            let used = if self.format.decode_table(bits).is_some() {
-                Format::used(bits)
-            } else if level == LARGE_LEVEL
-                && self.format.is_large(bits)
-                && self.format.decode(bits).frame.is_none()
-            {
-                RUN_PAGES
-            } else {
-                continue;
-            };
-            return (Some(Leaves { run: start, used }), Some(at));
+            return (Some(Leaves { run, used }), Some(at));
         }
         (None, Some(at))
     }

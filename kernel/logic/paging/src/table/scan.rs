@@ -1,6 +1,6 @@
 //! Pages held, found without a look at the space between them.
 
-use super::super::{Entry, HostMemory, PageState};
+use super::super::{Entry, Format, HostMemory, PageState};
 use super::{LARGE_LEVEL, PageTable, index_at, span};
 use addr::{Frame, Gfn};
 
@@ -36,7 +36,7 @@ impl PageTable {
             left -= 1;
             let (level, found) = self.probe(memory, at);
             let large = match found {
-                Found::Leaves(table) => {
+                Found::Leaves { table, .. } => {
                     // The rest of this table, without walking down again.
                     while left > 0 {
                         let entry = self.format.decode(memory.read_entry(table, at.run_index()));
@@ -65,26 +65,26 @@ impl PageTable {
     }
 
     /// The level at which a walk for `gfn` ends, and what is there.
-    fn probe(&self, memory: &impl HostMemory, gfn: Gfn) -> (u32, Found) {
-        let mut table = self.root;
+    pub(super) fn probe(&self, memory: &impl HostMemory, gfn: Gfn) -> (u32, Found) {
+        let (mut table, mut used) = (self.root, 0);
         for level in [4, 3, 2] {
             let bits = memory.read_entry(table, index_at(gfn, level));
             if level == LARGE_LEVEL && self.format.is_large(bits) {
                 return (level, Found::Large(self.format.decode(bits)));
             }
             match self.format.decode_table(bits) {
-                Some(next) => table = next,
+                Some(next) => (table, used) = (next, Format::used(bits)),
                 None => return (level, Found::Nothing),
             }
         }
-        (1, Found::Leaves(table))
+        (1, Found::Leaves { table, used })
     }
 }
 
 /// What a walk ends at.
-enum Found {
-    /// The table of 4 KiB leaves.
-    Leaves(Frame),
+pub(super) enum Found {
+    /// The table of 4 KiB leaves, and how many of them say something.
+    Leaves { table: Frame, used: u64 },
     /// A 2 MiB leaf.
     Large(Entry),
     /// An empty entry of an upper table.

@@ -22,11 +22,7 @@ guests::entry!(main);
 
 #[cfg(target_os = "none")]
 fn main(boot: &'static guests::boot::BootParams) -> ! {
-    match run(boot) {
-        Ok(()) => guests::println!(r#"@bench {{"name":"end"}}"#),
-        Err(reason) => guests::println!(r#"@bench {{"name":"error","reason":"{reason}"}}"#),
-    }
-    guests::cpu::power_off()
+    guests::entry::end(run(boot))
 }
 
 /// Measures everything, in an order in which no measure disturbs a later one.

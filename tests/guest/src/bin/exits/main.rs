@@ -74,11 +74,7 @@ mod measure {
 
 #[cfg(target_os = "none")]
 fn main(boot: &'static guests::boot::BootParams) -> ! {
-    match measure::run(boot) {
-        Ok(()) => guests::println!(r#"@bench {{"name":"end"}}"#),
-        Err(reason) => guests::println!(r#"@bench {{"name":"error","reason":"{reason}"}}"#),
-    }
-    guests::cpu::power_off()
+    guests::entry::end(measure::run(boot))
 }
 
 /// On the host there is nothing to run.

@@ -18,11 +18,7 @@ static SAMPLES: spin::Mutex<guests::samples::Samples> =
 
 #[cfg(target_os = "none")]
 fn main(boot: &'static guests::boot::BootParams) -> ! {
-    match run(boot) {
-        Ok(()) => guests::println!(r#"@bench {{"name":"end"}}"#),
-        Err(reason) => guests::println!(r#"@bench {{"name":"error","reason":"{reason}"}}"#),
-    }
-    guests::cpu::power_off()
+    guests::entry::end(run(boot))
 }
 
 #[cfg(target_os = "none")]
