@@ -202,9 +202,9 @@ pub(crate) fn lead(
 /// between the answer and the guest.
 fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) {
     link.send(Some(guest));
-    link.node.count_fault(guest);
+    link.meanwhile(guest);
     link.tick();
-    // What is due again leaves before this node may halt.
+    // What is fetched ahead, or due again, leaves before this node may halt.
     link.send(Some(guest));
     consoles.pump(&mut guest.machine);
     link.lull(guest.deadline());

@@ -92,7 +92,7 @@ impl Link {
     pub(crate) fn pump(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = self.send(guest.as_deref_mut());
         if let Some(guest) = &mut guest {
-            self.node.count_fault(guest);
+            self.meanwhile(guest);
         }
         any |= self.take(guest.as_deref_mut());
         self.tick();
@@ -133,6 +133,11 @@ impl Link {
             self.send(guest.as_deref_mut());
         }
         any
+    }
+
+    /// Does what a fault leaves to be done while the guest waits.
+    pub(crate) fn meanwhile(&mut self, guest: &mut Guest) {
+        self.node.meanwhile(guest, &mut self.memory);
     }
 
     /// Does what time demands.

@@ -72,6 +72,16 @@ enum Wait {
     Bench(BenchWait),
 }
 
+/// A remote fault that has not been looked at for what it says of the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Missed {
+    gfn: Gfn,
+    access: Access,
+    rip: u64,
+    /// The page was on its way already.
+    open: bool,
+}
+
 /// The guest and what the engine knows of it.
 pub struct Guest {
     /// The guest's machine.
@@ -83,6 +93,8 @@ pub struct Guest {
     /// A fault that is over and not yet counted, and when it was.
     uncounted: Option<(FaultKind, Stamps, u64)>,
     streams: Streams,
+    /// The last miss, if it is to be looked at while the guest waits.
+    missed: Option<Missed>,
     searching: bool,
     fault_rip: u64,
     grants_before: u64,
@@ -110,6 +122,12 @@ pub struct Context<'a, V, M> {
 
 const CPU: usize = 0;
 
+/// Asks for pages that nobody waits for yet.
+fn prefetch(cluster: &mut Cluster, memory: &mut impl HostMemory, run: Run, missed: Access) {
+    let access = if run.writes { Access::Write } else { missed };
+    cluster.prefetch(memory, run.from, run.step, run.count, access);
+}
+
 impl Guest {
     /// A guest whose operating system is loaded.
     #[must_use]
@@ -121,6 +139,7 @@ impl Guest {
             settled: None,
             uncounted: None,
             streams: Streams::default(),
+            missed: None,
             searching: false,
             fault_rip: 0,
             grants_before: 0,
@@ -290,10 +309,7 @@ impl Guest {
             }
         };
         let run = match kind {
-            FaultKind::Read | FaultKind::Write => {
-                at.stages.hot.fault(gfn, self.fault_rip);
-                self.streams.miss(gfn, at.cluster.coherence().is_open(gfn))
-            }
+            FaultKind::Read | FaultKind::Write => self.miss(at, gfn, access),
             FaultKind::Upgrade => {
                 self.streams.upgrade(gfn);
                 Run::default()
@@ -306,16 +322,56 @@ impl Guest {
         self.wait = Wait::Fault { gfn, access, ahead, kind };
         let ready = self.fetched(at, gfn, access, ahead);
         if run.count > ahead {
-            let access = if run.writes { Access::Write } else { access };
-            at.cluster.prefetch(at.memory, run.from, run.step, run.count, access);
+            prefetch(at.cluster, at.memory, run, access);
         }
         self.stamps.queued = (at.tsc)();
         if ready {
             // Settled at once; the caller has nothing to send or wait for.
             self.stamps.mapped = self.stamps.queued;
+            self.look_ahead(at.cluster, at.memory, at.stages);
             return self.settle_wait(at).unwrap_or(Step::Ran);
         }
         self.blocked()
+    }
+
+    /// What to fetch ahead of a miss, where a stream is followed that it may
+    /// belong to: all can go in one request then. Otherwise that has time until
+    /// the request for the page itself has left.
+    fn miss<V, M: HostMemory>(
+        &mut self,
+        at: &mut Context<'_, V, M>,
+        gfn: Gfn,
+        access: Access,
+    ) -> Run {
+        self.look_ahead(at.cluster, at.memory, at.stages);
+        let followed = self.streams.are_followed();
+        let open = followed && at.cluster.coherence().is_open(gfn);
+        let missed = Missed { gfn, access, rip: self.fault_rip, open };
+        if followed {
+            return self.take_in(missed, at.stages);
+        }
+        self.missed = Some(missed);
+        Run::default()
+    }
+
+    fn take_in(&mut self, missed: Missed, stages: &mut Stages) -> Run {
+        stages.hot.fault(missed.gfn, missed.rip);
+        self.streams.miss(missed.gfn, missed.open)
+    }
+
+    /// Looks at the last miss, if that has not been done, and fetches ahead of
+    /// it: to be called while the guest waits.
+    pub(crate) fn look_ahead<M: HostMemory>(
+        &mut self,
+        cluster: &mut Cluster,
+        memory: &mut M,
+        stages: &mut Stages,
+    ) {
+        let Some(missed) = self.missed.take() else { return };
+        let run = self.take_in(missed, stages);
+        if run.count > 0 {
+            prefetch(cluster, memory, run, missed.access);
+        }
     }
 
     /// Waits for a message, or comes back at once while it looks for frames.

@@ -151,8 +151,17 @@ impl Node {
         }
     }
 
+    /// Does what a fault of the guest leaves to be done while it waits, when the
+    /// request has left: counts the last one, and fetches ahead of this one.
+    pub fn meanwhile(&mut self, guest: &mut Guest, memory: &mut impl HostMemory) {
+        self.count_fault(guest);
+        if let Some(cluster) = &mut self.cluster {
+            guest.look_ahead(cluster, memory, &mut self.stages);
+        }
+    }
+
     /// Counts the guest's last fault, if that has not been done: to be called
-    /// while the guest waits, and before measurements are read.
+    /// before measurements are read.
     pub fn count_fault(&mut self, guest: &mut Guest) {
         guest.count_fault(&mut self.stages);
     }

@@ -188,6 +188,13 @@ impl Stream {
 }
 
 impl Streams {
+    /// Whether something is fetched ahead of any stream, so that the next miss
+    /// may be part of it. At random nothing is.
+    #[must_use]
+    pub fn are_followed(&self) -> bool {
+        self.streams.iter().any(|s| s.depth > 0)
+    }
+
     /// Notes a miss at `gfn`, which is on its way if `open`; what to fetch
     /// ahead of it. At random that is nothing.
     pub fn miss(&mut self, gfn: Gfn, open: bool) -> Run {

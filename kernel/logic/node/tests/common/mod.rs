@@ -212,7 +212,7 @@ impl World {
         let guest = self.guest.as_mut().expect("a guest");
         let Host { node, memory, .. } = &mut self.hosts[0];
         let step = node.run_guest(guest, &mut self.vcpu, memory, tsc);
-        node.count_fault(guest);
+        node.meanwhile(guest, memory);
         step
     }
 
