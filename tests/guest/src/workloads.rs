@@ -289,7 +289,7 @@ mod tests {
         }
         fn missed(&mut self) -> Option<bool> {
             self.touches += 1;
-            Some(self.touches % 3 == 0)
+            Some(self.touches.is_multiple_of(3))
         }
         fn print(&mut self, text: Arguments<'_>) {
             self.text.push_str(&text.to_string());
