@@ -167,6 +167,15 @@ impl Format {
         }
     }
 
+    /// Whether a processor may still use a leaf `before` for what the leaf
+    /// `after` in its place does not allow, or in another frame.
+    #[must_use]
+    pub const fn takes_away(&self, before: u64, after: u64) -> bool {
+        let rights = before & (self.read | self.write) & !after;
+        let moved = (before ^ after) & FRAME_MASK;
+        before & self.read == self.read && rights | moved != 0
+    }
+
     /// Encodes an entry of a page that is not here, with a word about its past;
     /// it decodes as [`Entry::default`].
     #[must_use]
@@ -244,6 +253,33 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leaf_takes_away_rights_or_its_frame() {
+        let exclusive = Entry::held(PageState::Exclusive, Frame(7));
+        let shared = Entry::held(PageState::Shared, Frame(7));
+        let leaving = Entry { leaving: true, ..exclusive };
+        let (zero, nothing) = (Entry::zero(PageState::Exclusive), Entry::default());
+        let all = [exclusive, shared, leaving, zero, nothing];
+        for format in [Format::NPT, Format::EPT] {
+            let takes = |a: &Entry, b: &Entry| {
+                format.takes_away(format.encode(a, false), format.encode(b, false))
+            };
+            for before in &all {
+                for after in &all {
+                    let less = before.readable() && !after.readable()
+                        || before.writable() && !after.writable();
+                    assert_eq!(takes(before, after), less, "{before:?} {after:?}");
+                }
+                let elsewhere = Entry { frame: Some(Frame(8)), ..*before };
+                let moves = before.readable() && elsewhere.readable();
+                assert_eq!(takes(before, &elsewhere), moves, "{before:?}");
+            }
+            let past = Format::encode_history(u32::MAX);
+            assert!(!format.takes_away(past, format.encode(&exclusive, false)));
+            assert!(format.takes_away(format.encode(&shared, false), past));
+        }
+    }
 
     #[test]
     fn entries_round_trip_in_both_formats() {

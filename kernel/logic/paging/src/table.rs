@@ -298,13 +298,12 @@ impl PageTable {
             return Ok((Entry::default(), Flush::None));
         }
         let slot = self.leaf(memory, pool, gfn)?;
-        let old = self.format.decode(memory.read_entry(slot.table, slot.index));
-        memory.write_entry(slot.table, slot.index, self.format.encode(&entry, false));
+        let before = memory.read_entry(slot.table, slot.index);
+        let after = self.format.encode(&entry, false);
+        memory.write_entry(slot.table, slot.index, after);
+        let old = self.format.decode(before);
         let change = i64::from(entry.is_held()) - i64::from(old.is_held());
-        let lost = old.readable()
-            && (!entry.readable()
-                || old.frame != entry.frame
-                || (old.writable() && !entry.writable()));
+        let lost = self.format.takes_away(before, after);
         if change != 0 || lost {
             let index = index_at(gfn, LARGE_LEVEL);
             let before = memory.read_entry(slot.above, index);
