@@ -108,6 +108,7 @@ impl Fabric {
             ready: Fifo::new(others),
             acks: Fifo::new(others),
             news: None,
+            sending: None,
             pool: Pool::new(buffers),
         });
         let me = NodeId(me as u16);
@@ -291,8 +292,8 @@ impl Fabric {
     /// Whether [`Fabric::poll_transmit`] may have a frame: a cheap look.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.io.control.front().is_some()
-            || self.links.as_ref().is_some_and(|l| l.ready.front().is_some())
+        let waits = |l: &Links| l.ready.front().is_some() || l.sending.is_some();
+        self.io.control.front().is_some() || self.links.as_ref().is_some_and(waits)
     }
 
     /// The next thing that has happened.

@@ -207,6 +207,16 @@ pub(crate) struct News {
     pub(crate) at_ns: u64,
 }
 
+/// A frame that has been written and not been taken note of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Sending {
+    pub(crate) node: u16,
+    /// The numbers in it, by channel, as [`crate::sender::Due::bit`] counts them.
+    pub(crate) numbers: [u64; Channel::COUNT],
+    /// When it was written.
+    pub(crate) at_ns: u64,
+}
+
 /// The links to all peers, once the membership is formed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Links {
@@ -239,6 +249,9 @@ pub(crate) struct Links {
     pub(crate) acks: Fifo<u16>,
     /// Of the frame taken last: nobody waits for it, as for what that brought.
     pub(crate) news: Option<News>,
+    /// The frame handed out last: what follows from that waits until the device
+    /// has it, or until anything else is asked of the fabric.
+    pub(crate) sending: Option<Sending>,
     pub(crate) pool: Pool,
 }
 

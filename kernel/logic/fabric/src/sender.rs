@@ -61,6 +61,9 @@ struct Unit {
 /// Something to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due<'a> {
+    /// Its bit in a set of numbers, of which the lowest is the first not
+    /// acknowledged.
+    pub(crate) bit: u64,
     pub(crate) sequence: u32,
     pub(crate) part: u8,
     /// 0 without a page.
@@ -225,30 +228,37 @@ impl Sender {
         }
     }
 
-    /// What to send next, if anything; it stays due until [`Sender::took`].
+    /// What to send next but for the numbers in `taken`, if anything; it stays
+    /// due until [`Sender::took`].
     #[inline]
-    pub(crate) fn due(&self) -> Option<Due<'_>> {
-        if self.due == 0 {
+    pub(crate) fn due(&self, taken: u64) -> Option<Due<'_>> {
+        let due = self.due & !taken;
+        if due == 0 {
             return None;
         }
-        let sequence = self.base.wrapping_add(self.due.trailing_zeros());
+        let sequence = self.base.wrapping_add(due.trailing_zeros());
         let unit = self.units[self.row(sequence)];
         let flight = &self.flight[self.row(sequence.wrapping_sub(u32::from(unit.part)))];
         let Flight { body, page, .. } = flight;
-        Some(Due { sequence, part: unit.part, parts: unit.parts, body, page: *page })
+        let bit = due & due.wrapping_neg();
+        Some(Due { bit, sequence, part: unit.part, parts: unit.parts, body, page: *page })
     }
 
-    /// The number that [`Sender::due`] gave has been sent.
-    pub(crate) fn took(&mut self, sequence: u32, now_ns: u64) {
-        let offset = sequence.wrapping_sub(self.base);
-        self.due &= !(1 << offset);
+    /// The numbers whose bits [`Sender::due`] gave have been sent.
+    pub(crate) fn took(&mut self, mut numbers: u64, now_ns: u64) {
+        self.due &= !numbers;
         self.patient &= self.due;
-        let at = self.row(sequence);
-        let unit = &mut self.units[at];
-        unit.sent_ns = now_ns;
-        unit.tries = unit.tries.saturating_add(1);
-        if offset >= self.sent.wrapping_sub(self.base) {
-            self.sent = sequence.wrapping_add(1);
+        while numbers != 0 {
+            let offset = numbers.trailing_zeros();
+            numbers &= numbers - 1;
+            let sequence = self.base.wrapping_add(offset);
+            let at = self.row(sequence);
+            let unit = &mut self.units[at];
+            unit.sent_ns = now_ns;
+            unit.tries = unit.tries.saturating_add(1);
+            if offset >= self.sent.wrapping_sub(self.base) {
+                self.sent = sequence.wrapping_add(1);
+            }
         }
     }
 

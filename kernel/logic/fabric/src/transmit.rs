@@ -2,6 +2,7 @@
 
 use crate::fabric::{Fabric, Stopping};
 use crate::io::Control;
+use crate::peer::Sending;
 use crate::sender::Due;
 use crate::{PageSlice, Transmit};
 use wire::{
@@ -32,18 +33,51 @@ impl Fabric {
             let links = self.links.as_mut()?;
             let node = links.ready.pop()?;
             links.peers[usize::from(node)].in_ready = false;
-            let transmit = self.peer_frame(node, header);
-            let links = self.links.as_mut()?;
-            // A cluster that ends sends no more, whatever is still wanted.
-            let going_on = self.stopping == Stopping::No;
-            if going_on && links.peers[usize::from(node)].wants() {
-                links.mark_ready(node);
+            if let Some(transmit) = self.peer_frame(node, header) {
+                return Some(transmit);
             }
-            links.trim_acks();
-            if transmit.is_some() {
-                return transmit;
-            }
+            self.sent_to(node);
         }
+    }
+
+    /// The frame that [`Fabric::poll_transmit`] gave is with the device: takes
+    /// note of what was in it, which nobody waits for. Who does not say so
+    /// leaves that to the next call.
+    pub fn sent(&mut self) {
+        self.account();
+    }
+
+    /// Takes note of the last frame to a peer, if nobody has.
+    #[inline]
+    pub(crate) fn account(&mut self) {
+        if self.links.as_ref().is_some_and(|l| l.sending.is_some()) {
+            self.take_note();
+        }
+    }
+
+    fn take_note(&mut self) {
+        let Some(links) = self.links.as_mut() else { return };
+        let Some(Sending { node, numbers, at_ns }) = links.sending.take() else { return };
+        let peer = &mut links.peers[usize::from(node)];
+        for (sender, numbers) in peer.senders.iter_mut().zip(numbers) {
+            sender.took(numbers, at_ns);
+        }
+        peer.sent(at_ns);
+        self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));
+        links.mark_armed(node, at_ns);
+        self.sent_to(node);
+    }
+
+    /// Queues a peer again that wants more, and drops from the queue of
+    /// acknowledgements what has left.
+    fn sent_to(&mut self, node: u16) {
+        let Some(links) = self.links.as_mut() else { return };
+        // A cluster that ends sends no more, whatever is still wanted.
+        let going_on = self.stopping == Stopping::No;
+        if going_on && links.peers[usize::from(node)].wants() {
+            links.mark_ready(node);
+        }
+        links.trim_acks();
     }
 
     /// A header to a peer in the membership's epoch.
@@ -64,11 +98,13 @@ impl Fabric {
         let room = buf.len().min(links.frame_bytes);
         let mut writer = DataWriter::new(&mut buf[..room]);
         let (mut page, mut paged) = (None, None);
+        let mut numbers = [0; Channel::COUNT];
         // Messages without a page first, together: they are short, bounded by
         // their windows, and a request is what somebody waits for.
         for channel in Channel::BY_URGENCY {
-            let sender = &mut peer.senders[channel.index()];
-            while let Some(due) = sender.due() {
+            let sender = &peer.senders[channel.index()];
+            let taken = &mut numbers[channel.index()];
+            while let Some(due) = sender.due(*taken) {
                 if due.parts != 0 {
                     paged = paged.or(Some(channel));
                     break;
@@ -78,20 +114,19 @@ impl Fabric {
                 }
                 let Due { sequence, part, parts, body, .. } = due;
                 writer.push(&Message { channel, sequence, part, parts, body });
-                sender.took(sequence, now);
+                *taken |= due.bit;
             }
         }
         // A page, or a part of one, has a frame for itself.
         if let Some(channel) = paged.filter(|_| writer.count() == 0) {
-            let sender = &mut peer.senders[channel.index()];
-            let due = sender.due().expect("it was due just now");
+            let due = peer.senders[channel.index()].due(0).expect("it was due just now");
             let Due { sequence, part, parts, body, .. } = due;
             writer.push(&Message { channel, sequence, part, parts, body });
             page = due.page.map(|frame| {
                 let (offset, len) = plan.slice(part);
                 PageSlice { frame, offset, len }
             });
-            sender.took(sequence, now);
+            numbers[channel.index()] = due.bit;
         }
         let kind = match (writer.count(), peer.ack_now, peer.heartbeat_now) {
             (0, false, false) => return None,
@@ -110,9 +145,7 @@ impl Fabric {
             Kind::Data => writer.finish(&header, &link),
             _ => link.emit_frame(&header, buf),
         };
-        peer.sent(now);
-        self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));
-        links.mark_armed(node, now);
+        links.sending = Some(Sending { node, numbers, at_ns: now });
         self.io.counters.frames_out[kind.index()] += 1;
         Some(Transmit { header_len, page })
     }

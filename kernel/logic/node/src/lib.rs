@@ -149,6 +149,7 @@ impl Node {
         if let Some(guest) = guest {
             guest.stamp_sent(tsc);
         }
+        self.fabric.sent();
     }
 
     /// Does what a fault of the guest leaves to be done while it waits, when the
