@@ -26,7 +26,9 @@
 extern crate alloc;
 
 pub mod capacity;
+mod counters;
 pub mod directory;
+mod dispatch;
 pub mod home;
 mod merge;
 pub mod message;
@@ -39,12 +41,13 @@ mod tables;
 mod transit;
 
 pub use capacity::Limits;
+pub use counters::Counters;
 pub use merge::Visit;
 pub use message::{Class, Kind, MESSAGE_LEN, Message, Role};
 pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
 
-use addr::{Access, Arrived, Frame, Gfn, NodeId, PageBytes};
+use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
@@ -101,61 +104,6 @@ pub struct Violation {
     pub message: Message,
     /// What is wrong with it.
     pub why: &'static str,
-}
-
-/// What happened so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Fetches opened to read.
-    pub read_fetches: u64,
-    /// Fetches opened to write, with data.
-    pub write_fetches: u64,
-    /// Fetches opened to write where a copy was here.
-    pub upgrades: u64,
-    /// Fetches opened ahead of need.
-    pub prefetches: u64,
-    /// Pages of prefetches that came to nothing.
-    pub skipped: u64,
-    /// Grants of zero pages received.
-    pub zero_grants: u64,
-    /// Zero pages received by them.
-    pub zero_pages: u64,
-    /// Zero pages given a frame.
-    pub materialised: u64,
-    /// Pages received as data.
-    pub pages_in: u64,
-    /// Pages that came and stay in the frame in which they landed.
-    pub pages_landed: u64,
-    /// Pages that came and were copied to their frame.
-    pub pages_copied: u64,
-    /// Pages sent as data.
-    pub pages_out: u64,
-    /// Replicas dropped because another node writes.
-    pub invalidated: u64,
-    /// Replicas dropped for want of frames.
-    pub dropped: u64,
-    /// Masters that left for want of frames.
-    pub evicted: u64,
-    /// Of those, pages of zeroes that became dormant.
-    pub evicted_zero: u64,
-    /// Of those, masters that passed to a node with a replica.
-    pub promoted: u64,
-    /// Masters taken from other nodes.
-    pub adopted: u64,
-    /// Masters refused for want of frames.
-    pub refused: u64,
-    /// Evictions that found no room anywhere.
-    pub no_room: u64,
-    /// Nested tables taken out.
-    pub tables_out: u64,
-    /// Runs that became one large page again.
-    pub merged: u64,
-    /// Of those, runs whose pages lay in a run of frames already.
-    pub merged_in_place: u64,
-    /// Messages put off because the vCPU still needed the page.
-    pub deferred: u64,
-    /// Requests that had to wait at home.
-    pub queued: u64,
 }
 
 /// An open transaction of this node on one page.
@@ -264,39 +212,6 @@ impl Coherence {
         }
     }
 
-    /// Takes a message from the fabric, and everything that follows from it at
-    /// this node. `page` is there when [`Message::carries_page`] says so.
-    ///
-    /// # Errors
-    /// [`Violation`] if the protocol does not allow the message; the node must
-    /// not go on.
-    pub fn handle<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        from: NodeId,
-        message: Message,
-        page: Option<&PageBytes>,
-    ) -> Result<(), Violation> {
-        self.handle_arrived(env, from, message, page.map(Arrived::Bytes))
-    }
-
-    /// Like [`Coherence::handle`], for a page that may lie in a frame of the
-    /// link's already. Such a frame is kept where it can be, and the frame that
-    /// was kept for the page goes to the link in exchange.
-    ///
-    /// # Errors
-    /// As [`Coherence::handle`].
-    pub fn handle_arrived<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        from: NodeId,
-        message: Message,
-        page: Option<Arrived<'_>>,
-    ) -> Result<(), Violation> {
-        self.dispatch(env, from, message, page)?;
-        self.settle(env)
-    }
-
     /// Puts a page that has come into a frame, or in the place of one.
     pub(crate) fn land(
         counters: &mut Counters,
@@ -314,94 +229,6 @@ impl Coherence {
                 counters.pages_landed += 1;
                 core::mem::replace(landed, frame)
             }
-        }
-    }
-
-    /// Handles the messages that this node has sent to itself.
-    pub(crate) fn settle<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-    ) -> Result<(), Violation> {
-        while let Some(message) = self.local.pop_front() {
-            match message.kind.role() {
-                Role::Home => self.dispatch(env, self.me, message, None)?,
-                // What this home asks for needs no look at the layout.
-                _ => self.perform(env, self.me, message, None)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn dispatch<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        from: NodeId,
-        message: Message,
-        page: Option<Arrived<'_>>,
-    ) -> Result<(), Violation> {
-        let bad = |why| Err(Violation { from, message, why });
-        let Some((home, index)) = self.layout.home(message.gfn) else {
-            return bad("the page is not RAM");
-        };
-        if message.party.index() >= self.layout.nodes() {
-            return bad("there is no such node");
-        }
-        if message.carries_page() != page.is_some() {
-            return bad("a page is missing or too many");
-        }
-        match message.kind.role() {
-            Role::Home if home != self.me => return bad("this node is not its home"),
-            Role::Home => self.asked_for = (message.gfn, index),
-            Role::Owner if home != from => return bad("only the home may ask that"),
-            _ => {}
-        }
-        self.perform(env, from, message, page)
-    }
-
-    /// Handles a message about a page of RAM from somebody who may send it.
-    fn perform<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        from: NodeId,
-        message: Message,
-        page: Option<Arrived<'_>>,
-    ) -> Result<(), Violation> {
-        let bad = |why| Err(Violation { from, message, why });
-        let role = message.kind.role();
-        let to_me = message.party == self.me;
-        self.begins(env, Event::Message(message.kind), &message);
-        let step = match role {
-            Role::Home => self.at_home(env, from, message),
-            Role::Owner if to_me => return bad("asked to give a page to itself"),
-            Role::Owner => self.at_owner(env, from, message),
-            Role::Requester | Role::Capacity if !to_me => return bad("an answer for another node"),
-            Role::Requester => self.at_requester(env, message, page),
-            Role::Capacity if message.kind == Kind::Move => self.adopt(env, message, page),
-            Role::Capacity => self.put_answered(env, message),
-        };
-        self.ends(env, Event::Message(message.kind), &message);
-        step.map_err(|why| Violation { from, message, why })
-    }
-
-    /// Sends a message, to this node itself by its own queue.
-    fn send<M, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        to: NodeId,
-        message: Message,
-        page: Option<Frame>,
-    ) {
-        if O::WATCHES {
-            env.out.watch(Seen::Sends(message.kind));
-        }
-        if to == self.me {
-            assert!(page.is_none(), "a page never travels from a node to itself");
-            self.local.push_back(message);
-        } else {
-            if let Some(frame) = page {
-                self.transit.leave(frame);
-            }
-            env.out.send(to, message, page);
         }
     }
 
@@ -443,53 +270,6 @@ impl Coherence {
         if self.transit.arrived(frame) {
             self.pool.release(frame);
         }
-    }
-
-    /// Says that the vCPU has got on: pages kept for it may go, and messages
-    /// that waited for that are handled.
-    ///
-    /// # Errors
-    /// [`Violation`] as [`Coherence::handle`].
-    #[inline]
-    pub fn release_held<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-    ) -> Result<(), Violation> {
-        self.held.clear();
-        if self.deferred.is_empty() {
-            return Ok(());
-        }
-        self.retry_deferred(env)?;
-        self.settle(env)
-    }
-
-    /// Handles again what was put off; what still must wait is put off anew.
-    pub(crate) fn retry_deferred<M: HostMemory, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-    ) -> Result<(), Violation> {
-        for _ in 0..self.deferred.len() {
-            let (from, message) = self.deferred.remove(0);
-            self.dispatch(env, from, message, None)?;
-        }
-        Ok(())
-    }
-
-    fn defer<M, O: Output>(
-        &mut self,
-        env: &mut Env<'_, M, O>,
-        from: NodeId,
-        message: Message,
-    ) -> Result<(), &'static str> {
-        if O::WATCHES {
-            env.out.watch(Seen::PutsOff);
-        }
-        if self.deferred.len() >= self.requests_max {
-            return Err("more messages put off than there can be");
-        }
-        self.counters.deferred += 1;
-        self.deferred.push((from, message));
-        Ok(())
     }
 
     /// What this node holds of a page.

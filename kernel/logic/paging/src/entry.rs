@@ -170,7 +170,7 @@ impl Format {
     /// Whether a processor may still use a leaf `before` for what the leaf
     /// `after` in its place does not allow, or in another frame.
     #[must_use]
-    pub const fn takes_away(&self, before: u64, after: u64) -> bool {
+    pub fn takes_away(&self, before: u64, after: u64) -> bool {
         let rights = before & (self.read | self.write) & !after;
         let moved = (before ^ after) & FRAME_MASK;
         before & self.read == self.read && rights | moved != 0

@@ -69,6 +69,7 @@ const CAPACITY: &str = "coherence/src/capacity.rs";
 const RECLAIM: &str = "paging/src/table/reclaim.rs";
 const MERGER: &str = "coherence/src/merge.rs";
 const ENGINE: &str = "coherence/src/lib.rs";
+const DISPATCH: &str = "coherence/src/dispatch.rs";
 
 /// All bugs.
 pub const ALL: &[Tooth] = &[
@@ -324,7 +325,7 @@ pub const ALL: &[Tooth] = &[
         "put-off-lost",
         "a message that was put off is forgotten",
         ONE,
-        ENGINE,
+        DISPATCH,
         "self.deferred.push((from, message));",
         "if !BITES { self.deferred.push((from, message)); }",
     ),
@@ -332,9 +333,9 @@ pub const ALL: &[Tooth] = &[
         "no-flush",
         "taking away the right to write owes no flush",
         ONE,
-        "paging/src/table.rs",
-        "|| (old.writable() && !entry.writable()));\n        if change",
-        "|| (!BITES && old.writable() && !entry.writable()));\n        if change",
+        "paging/src/entry.rs",
+        "before & (self.read | self.write) & !after",
+        "before & (self.read | if BITES { 0 } else { self.write }) & !after",
     ),
     source(
         "table-in-use-taken-out",
