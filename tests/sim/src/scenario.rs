@@ -181,6 +181,9 @@ pub struct Scenario {
     /// Nested tables that frames are kept back for at each node, if fewer than
     /// [`Limits::new`] has it.
     pub tables: Option<u64>,
+    /// Nodes that a home asks at most whether they take a master for the replica
+    /// that they may have ([`Limits::asks_max`]).
+    pub asks_max: u16,
     /// What the programs do.
     pub load: Load,
     /// Nodes that run no program at first; they only lend memory.
@@ -229,6 +232,8 @@ impl Scenario {
         let mut apart = Rng::new(seed ^ 0x001a_26e0);
         let load = if load != Load::Sparse && apart.chance(100) { Load::Runs } else { load };
         let merge_ns = apart.pick(&[MS / 5, MS, 100 * MS]);
+        // So small a cluster has seldom more replicas than may be asked for.
+        let asks_max = Rng::new(seed ^ 0x00a5_5e5e).pick(&[1, 4]);
         let spares: &[u64] = if load == Load::Runs { &[1500, 2600] } else { &[0, 0, 0, 40, 600] };
         Scenario {
             seed,
@@ -244,6 +249,7 @@ impl Scenario {
                 })
                 .collect(),
             tables: (load == Load::Sparse).then_some(tables),
+            asks_max,
             load,
             lenders: if load == Load::Litmus { 0 } else { rng.below(u64::from(nodes)) as u16 },
             instructions: match load {
@@ -266,7 +272,9 @@ impl Scenario {
     /// The limits of a node with so many frames in a cluster that has so many.
     #[must_use]
     pub fn limits(&self, frames: u64, cluster: u64, runs_guest: bool) -> Limits {
-        let Some(nested) = self.tables else { return Limits::new(frames, cluster, runs_guest) };
+        let limits = Limits::new(frames, cluster, runs_guest);
+        let limits = Limits { asks_max: self.asks_max, ..limits };
+        let Some(nested) = self.tables else { return limits };
         let table_frames = frames / RUN_PAGES + nested;
         Limits {
             table_frames,
@@ -274,8 +282,8 @@ impl Scenario {
             reserve: SPARSE_RESERVE,
             open_max: 8,
             puts_max: 8,
-            asks_max: 4,
             dones_max: 512,
+            ..limits
         }
     }
 
