@@ -37,7 +37,8 @@
 //! # Polling
 //!
 //! After every call that takes the time, call `poll_transmit` until it says
-//! `None` (or the device is full: what is not taken keeps), and
+//! `None` (or the device is full: what is not taken keeps); `sent` after each
+//! frame, when the device has it, spares the way to it what can be done later. Call
 //! `handle_timeout` when the time `poll_timeout` gives has come. Sending or
 //! receiving one message costs a bounded number of instructions whatever the
 //! number of nodes; nodes are scanned only when a timer runs out (at most
