@@ -48,10 +48,9 @@ impl Physical for LowMemory {
         if address == 0 || end > MAPPED_END {
             return None;
         }
-        // SAFETY: the range is identity mapped by the temporary page tables
-        // and not null; any bit pattern is a valid u8; nothing writes to the
-        // loader's tables while the boot code reads them (one processor, no
-        // interrupts).
+        // SAFETY: the range is not null and identity mapped by the temporary page
+        // tables; any bit pattern is a valid u8; nothing writes to the loader's
+        // tables while the boot code reads them (one processor, no interrupts).
         Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
     }
 }

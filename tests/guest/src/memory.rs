@@ -34,10 +34,9 @@ fn map_all() -> bool {
     }
     let (root, flags) = Cr3::read();
     let table = TABLE.0.get();
-    // SAFETY: only this function uses the table and no other runs. The root
-    // is the loader's, identity mapped; the new entry maps the first 4 GiB as
-    // the old one did, and what lies above as well. Writing CR3 again drops
-    // the old translations.
+    // SAFETY: only this function uses the table and no other runs. The root is the
+    // loader's, identity mapped; the new entry maps the first 4 GiB as the old one
+    // did, and what lies above as well. Writing CR3 drops the old translations.
     unsafe {
         for i in 0..512 {
             (*table)[i as usize] = i << 30 | HUGE;

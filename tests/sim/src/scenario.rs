@@ -272,8 +272,7 @@ impl Scenario {
     /// The limits of a node with so many frames in a cluster that has so many.
     #[must_use]
     pub fn limits(&self, frames: u64, cluster: u64, runs_guest: bool) -> Limits {
-        let limits = Limits::new(frames, cluster, runs_guest);
-        let limits = Limits { asks_max: self.asks_max, ..limits };
+        let limits = Limits { asks_max: self.asks_max, ..Limits::new(frames, cluster, runs_guest) };
         let Some(nested) = self.tables else { return limits };
         let table_frames = frames / RUN_PAGES + nested;
         Limits {

@@ -309,6 +309,7 @@ impl Fabric {
     /// that turned out needless; the receiver discards that whatever the
     /// frame holds by then.
     pub fn poll_released(&mut self) -> Option<Frame> {
+        self.sent();
         self.settle();
         self.io.released.pop()
     }

@@ -37,13 +37,13 @@
 //! # Polling
 //!
 //! After every call that takes the time, call `poll_transmit` until it says
-//! `None` (or the device is full: what is not taken keeps); `sent` after each
-//! frame, when the device has it, spares the way to it what can be done later. Call
+//! `None` (or the device is full: what is not taken keeps), and
 //! `handle_timeout` when the time `poll_timeout` gives has come. Sending or
 //! receiving one message costs a bounded number of instructions whatever the
 //! number of nodes; nodes are scanned only when a timer runs out (at most
 //! once in half the least retransmission time-out or heartbeat). All memory is allocated by
-//! `new` and when the membership forms.
+//! `new` and when the membership forms. Who calls `sent` when the device has a
+//! frame lets it leave before what follows from it is noted.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -179,7 +179,6 @@ impl Fabric {
 
     /// Takes the acknowledgements of the last frame, if nobody has.
     pub(crate) fn settle(&mut self) {
-        self.account();
         let Some(links) = self.links.as_mut() else { return };
         let Some(News { node, link, at_ns }) = links.news.take() else { return };
         let peer = &mut links.peers[usize::from(node)];

@@ -43,14 +43,14 @@ impl Fabric {
         }
     }
 
-    /// Takes the time, and note of what was sent before. A jump of more than a heartbeat says that this node
-    /// itself was away (its host paused it, a firmware call took long): the
-    /// peers' silence is then excused, so that what waits in the device is
-    /// read first and they get another full period; a few times in a row, so
-    /// that a peer which is really gone is still noticed.
+    /// Takes the time, and note of what was sent before. A jump of more than a
+    /// heartbeat says that this node itself was away (its host paused it, a
+    /// firmware call took long): the peers' silence is then excused, so that what
+    /// waits in the device is read first and they get another full period; a few
+    /// times in a row, so that a peer which is really gone is still noticed.
     #[inline]
     pub(crate) fn note_time(&mut self, now_ns: u64) {
-        self.account();
+        self.sent();
         let away = now_ns.saturating_sub(self.io.now_ns);
         self.io.now_ns = self.io.now_ns.max(now_ns);
         if away > self.io.config.heartbeat_ns {

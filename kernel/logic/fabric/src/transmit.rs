@@ -43,13 +43,8 @@ impl Fabric {
     /// The frame that [`Fabric::poll_transmit`] gave is with the device: takes
     /// note of what was in it, which nobody waits for. Who does not say so
     /// leaves that to the next call.
-    pub fn sent(&mut self) {
-        self.account();
-    }
-
-    /// Takes note of the last frame to a peer, if nobody has.
     #[inline]
-    pub(crate) fn account(&mut self) {
+    pub fn sent(&mut self) {
         if self.links.as_ref().is_some_and(|l| l.sending.is_some()) {
             self.take_note();
         }

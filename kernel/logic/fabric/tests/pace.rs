@@ -70,6 +70,47 @@ fn lost(lab: &mut Lab) -> Vec<u16> {
     events.filter_map(lost).collect()
 }
 
+/// The number of the message in the next frame, which has room for one.
+fn next_number(lab: &mut Lab) -> Option<u32> {
+    let mut frame = [0; PAGE_OFFSET];
+    let sent = lab.fabric.poll_transmit(lab.now, &mut frame)?;
+    match Packet::parse(&frame[..sent.header_len]).unwrap().body {
+        Body::Data(data) => data.messages().next().map(|m| m.sequence),
+        _ => None,
+    }
+}
+
+/// A frame is taken note of when the device has it, or by the next call.
+#[test]
+fn a_frame_that_was_handed_out_is_not_forgotten() {
+    let mut lab = member(2);
+    (0..2).for_each(|_| lab.posts(0, Channel::Request, false));
+    assert_eq!(next_number(&mut lab), Some(0));
+    assert!(lab.fabric.has_output(), "there is a second message");
+    assert_eq!(lab.fabric.poll_timeout(), Some(lab.now));
+    assert_eq!(next_number(&mut lab), Some(1));
+    assert_eq!(lab.fabric.poll_timeout(), Some(lab.now));
+    lab.fabric.sent();
+    assert!(!lab.fabric.has_output());
+    assert!(lab.fabric.poll_timeout().is_some_and(|at| at > lab.now));
+    // Both are sent again when nobody answers.
+    let end = lab.now + FIRST_TIMEOUT;
+    let again = messages(&mut lab, end);
+    assert_eq!(again, [(lab.now, vec![0, 1])]);
+}
+
+/// An acknowledgement that came before is looked at after it.
+#[test]
+fn a_frame_is_taken_note_of_before_what_is_acknowledged() {
+    let mut lab = member(2);
+    (0..2).for_each(|_| lab.posts(0, Channel::Request, false));
+    assert_eq!(next_number(&mut lab), Some(0));
+    lab.hears_link(0, lab.epoch, has(1, 0));
+    assert_eq!(next_number(&mut lab), Some(1));
+    assert_eq!(lab.fabric.poll_released(), None);
+    assert_eq!(next_number(&mut lab), None, "it was sent just now");
+}
+
 #[test]
 fn an_acknowledgement_waits_for_its_delay_and_no_longer() {
     let mut lab = member(2);

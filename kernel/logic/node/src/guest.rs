@@ -78,8 +78,6 @@ struct Missed {
     gfn: Gfn,
     access: Access,
     rip: u64,
-    /// The page was on its way already.
-    open: bool,
 }
 
 /// The guest and what the engine knows of it.
@@ -343,20 +341,13 @@ impl Guest {
         gfn: Gfn,
         access: Access,
     ) -> Run {
-        self.look_ahead(at.cluster, at.memory, at.stages);
-        let followed = self.streams.are_followed();
-        let open = followed && at.cluster.coherence().is_open(gfn);
-        let missed = Missed { gfn, access, rip: self.fault_rip, open };
-        if followed {
-            return self.take_in(missed, at.stages);
+        let rip = self.fault_rip;
+        if !self.streams.are_followed() {
+            self.missed = Some(Missed { gfn, access, rip });
+            return Run::default();
         }
-        self.missed = Some(missed);
-        Run::default()
-    }
-
-    fn take_in(&mut self, missed: Missed, stages: &mut Stages) -> Run {
-        stages.hot.fault(missed.gfn, missed.rip);
-        self.streams.miss(missed.gfn, missed.open)
+        at.stages.hot.fault(gfn, rip);
+        self.streams.miss(gfn, at.cluster.coherence().is_open(gfn))
     }
 
     /// Looks at the last miss, if that has not been done, and fetches ahead of
@@ -367,10 +358,12 @@ impl Guest {
         memory: &mut M,
         stages: &mut Stages,
     ) {
-        let Some(missed) = self.missed.take() else { return };
-        let run = self.take_in(missed, stages);
+        let Some(Missed { gfn, access, rip }) = self.missed.take() else { return };
+        stages.hot.fault(gfn, rip);
+        // No stream was followed: none has asked for the page before.
+        let run = self.streams.miss(gfn, false);
         if run.count > 0 {
-            prefetch(cluster, memory, run, missed.access);
+            prefetch(cluster, memory, run, access);
         }
     }
 

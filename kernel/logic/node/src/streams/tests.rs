@@ -15,6 +15,16 @@ fn only_misses_that_follow_on_fetch_ahead() {
 }
 
 #[test]
+fn a_stream_is_followed_while_it_fetches_ahead() {
+    let mut s = Streams::default();
+    assert!(!s.are_followed());
+    counts(&mut s, &[100, 5000, 90000]);
+    assert!(!s.are_followed(), "at random there is none");
+    counts(&mut s, &[101]);
+    assert!(s.are_followed());
+}
+
+#[test]
 fn two_areas_walked_in_turn_are_two_streams() {
     let mut s = Streams::default();
     let both = counts(&mut s, &[10, 5000, 11, 5001, 13, 5003]);
