@@ -2,9 +2,9 @@
 
 use addr::Frame;
 use alloc::vec::Vec;
-use fabric::Event;
+use fabric::{Event, Transmit};
 use nic::folded::{self, Unfolded, Unfolder};
-use nic::{HEADER_MAX, LandingPage, Nic, PageSlice, Probed};
+use nic::{AnyNic, HEADER_MAX, LandingPage, Nic, PageSlice, Probed, TransmitError};
 use node::histogram::Recent;
 use node::report::Traffic;
 use node::{Guest, Node, Settings};
@@ -47,6 +47,17 @@ pub(crate) struct Link {
     timer: u64,
     /// When the NIC's interrupt is to be on again; 0 if it is.
     lull_end: u64,
+}
+
+/// Hands a frame to the NIC.
+fn hand(
+    nic: &mut AnyNic,
+    memory: &PhysMemory,
+    header: &mut [u8],
+    frame: &Transmit,
+) -> Result<(), TransmitError> {
+    let page = frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
+    folded::transmit(nic, memory, &mut header[..frame.header_len], page)
 }
 
 impl Link {
@@ -109,6 +120,7 @@ impl Link {
                 break;
             }
             let tsc = clock::now_tsc();
+            self.answer(tsc);
             let (node, memory) = (&mut self.node, &mut self.memory);
             let Some(probed) = &mut self.nic else { break };
             let unfolder = &mut self.unfolder;
@@ -133,6 +145,34 @@ impl Link {
             self.send(guest.as_deref_mut());
         }
         any
+    }
+
+    /// Answers the frame that comes next, if the answer can be told by looking at
+    /// it: somebody waits for that. What leads to it is done afterwards.
+    fn answer(&mut self, tsc: u64) {
+        let Some(probed) = &mut self.nic else { return };
+        let (node, memory, header) = (&mut self.node, &self.memory, &mut self.header);
+        let look = |bytes: &[u8]| node.foresee(tsc, bytes, memory, header);
+        let Some(frame) = probed.nic.peek(look).flatten() else { return };
+        match hand(&mut probed.nic, memory, header, &frame) {
+            Ok(()) => self.node.foresaw(clock::now_tsc(), frame.page.is_some()),
+            Err(_) => self.node.unforesee(),
+        }
+    }
+
+    /// Sends the request of the guest's last fault, if that has not been made, and
+    /// then does what leads to it.
+    fn ask(&mut self, guest: &mut Guest) {
+        let now = clock::now_tsc();
+        if let Some(probed) = &mut self.nic
+            && let Some(frame) = self.node.foresee_guest(now, guest, &mut self.header)
+        {
+            match hand(&mut probed.nic, &self.memory, &mut self.header, &frame) {
+                Ok(()) => self.node.sent(clock::now_tsc(), false, Some(guest)),
+                Err(_) => self.node.unforesee(),
+            }
+        }
+        self.node.ask(now, guest, &mut self.memory);
     }
 
     /// Does what a fault leaves to be done while the guest waits.
@@ -192,6 +232,9 @@ impl Link {
 
     /// Sends what waits; `true` if some of it still does.
     pub(crate) fn send(&mut self, mut guest: Option<&mut Guest>) -> bool {
+        if let Some(guest) = guest.as_deref_mut().filter(|guest| guest.is_to_ask()) {
+            self.ask(guest);
+        }
         let mut pages = 0;
         while self.node.has_output() {
             let Some(probed) = &mut self.nic else {
@@ -205,17 +248,14 @@ impl Link {
             let Some(frame) = self.node.transmit(clock::now_tsc(), &mut self.header) else {
                 return false;
             };
-            let page =
-                frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
-            let header = &mut self.header[..frame.header_len];
-            let (nic, memory) = (&mut probed.nic, &self.memory);
-            if let Err(error) = folded::transmit(nic, memory, header, page) {
+            if let Err(error) = hand(&mut probed.nic, &self.memory, &mut self.header, &frame) {
                 // It counts as lost on the wire and is sent again.
                 log::warn!("a frame was not sent: {error:?}");
                 return true;
             }
-            pages += usize::from(page.is_some());
-            self.node.sent(clock::now_tsc(), page.is_some(), guest.as_deref_mut());
+            let with_page = frame.page.is_some();
+            pages += usize::from(with_page);
+            self.node.sent(clock::now_tsc(), with_page, guest.as_deref_mut());
         }
         false
     }

@@ -356,6 +356,13 @@ fn put(
     input: Input,
 ) -> Result<(), String> {
     let gfn = |page: u8| config.gfn(page.into());
+    let foreseen = match input {
+        Input::Fault(page, access, 0) => coherence
+            .foresee_fetch(env.memory, gfn(page), access)
+            .map(|(to, request)| (to, request, None)),
+        Input::Deliver(from, message, _) => coherence.foresee_answer(env.memory, from, &message),
+        _ => None,
+    };
     let step = match input {
         Input::Fault(page, access, ahead) => {
             coherence.access(env, gfn(page), access, ahead).map(|_| ())
@@ -397,7 +404,14 @@ fn put(
     };
     step.map_err(|v| {
         format!("the protocol does not allow it: {} ({:?} from {})", v.why, v.message, v.from)
-    })
+    })?;
+    let first = env.out.sent.first().copied();
+    match foreseen {
+        Some(foreseen) if first != Some(foreseen) => {
+            Err(format!("{foreseen:?} was foreseen, and the step sends {first:?}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {

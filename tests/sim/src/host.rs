@@ -15,8 +15,8 @@ use crate::processor::Processor;
 use crate::program::{self, Program};
 use crate::scenario::Scenario;
 use crate::trace::{self, Trace};
-use addr::{Gfn, NodeId};
-use fabric::{Event, PageSlice, RefuseReason, StopReason};
+use addr::{Access, Gfn, NodeId};
+use fabric::{Event, PageSlice, RefuseReason, StopReason, Transmit};
 use node::{Clock, Cluster, Node};
 use paging::memory::fake::VecMemory;
 use paging::{Format, FramePool, HostMemory};
@@ -59,6 +59,8 @@ pub struct Host {
     /// Frames that the NIC still has to send.
     pub tx: VecDeque<Descriptor>,
     tx_blocked: bool,
+    /// Frames that left before the steps that sent them.
+    pub foreseen: u64,
     /// Until when it is busy or paused.
     pub free_at: u64,
     /// It has not died.
@@ -124,6 +126,7 @@ impl Host {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             tx_blocked: false,
+            foreseen: 0,
             free_at: now,
             alive: true,
             lost: Vec::new(),
@@ -179,6 +182,7 @@ impl Host {
             any = true;
             at.trace.frame(now, self.index, "hears", &bytes, 0);
             self.touched.extend(trace::messages(&bytes).iter().map(|m| m.gfn));
+            self.answer(now, &bytes, at);
             self.receive(now, &bytes)?;
             self.send(now, at);
         }
@@ -204,6 +208,47 @@ impl Host {
             }
             None => Ok(()),
         }
+    }
+
+    /// Sends what can be foreseen of a frame before that is taken.
+    fn answer(&mut self, now: u64, bytes: &[u8], at: &mut Surroundings<'_>) {
+        let mut header = [0; 600];
+        let Some(t) = self.node.foresee(now, bytes, &self.memory, &mut header) else { return };
+        if self.hand(now, t, &header, at) {
+            self.node.foresaw(now, t.page.is_some());
+        } else {
+            self.node.unforesee();
+        }
+    }
+
+    /// Sends the request for a page before the protocol takes the steps to it, if
+    /// it can be told.
+    pub(crate) fn ask(
+        &mut self,
+        now: u64,
+        (gfn, access): (Gfn, Access),
+        at: &mut Surroundings<'_>,
+    ) {
+        let cluster = self.node.cluster.as_ref().expect("programs run in a cluster");
+        let Some(request) = cluster.foresee_fetch(&self.memory, gfn, access) else { return };
+        let mut header = [0; 600];
+        if let Some(t) = self.node.foresee_request(now, &request, &mut header)
+            && !self.hand(now, t, &header, at)
+        {
+            self.node.unforesee();
+        }
+    }
+
+    /// Gives the NIC a frame that was foreseen, if it has a descriptor for it.
+    fn hand(&mut self, now: u64, t: Transmit, header: &[u8], at: &mut Surroundings<'_>) -> bool {
+        let free = self.tx.len() < TX_RING;
+        if free {
+            self.foreseen += 1;
+            let header = header[..t.header_len].to_vec();
+            at.trace.frame(now, self.index, "foresees", &header, t.page.map_or(0, |p| p.len));
+            self.tx.push_back(Descriptor { header, page: t.page });
+        }
+        free
     }
 
     /// Hands on a frame from the NIC as that has it: in one piece, or a whole

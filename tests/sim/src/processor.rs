@@ -245,10 +245,13 @@ impl Host {
             // Pages kept for the instruction before this one may go.
             self.release_held();
         }
-        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
-        let open = cluster.coherence().is_open(gfn);
+        let open = self.node.cluster.as_ref().is_some_and(|c| c.coherence().is_open(gfn));
         let run = if first { self.cpu.streams.miss(gfn, open) } else { Run::default() };
         let ahead = run.along_with(gfn);
+        if run.count == 0 {
+            self.ask(now, (gfn, access), at);
+        }
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
         let progress = cluster.access(&mut self.memory, gfn, access, ahead);
         if run.count > ahead {
             let access = if run.writes { Access::Write } else { access };
@@ -261,6 +264,7 @@ impl Host {
         self.touched.push(gfn);
         self.cpu.searching = progress == Progress::Starved && cluster.coherence().puts_open() == 0;
         if progress == Progress::Ready {
+            self.node.keep_word(now);
             self.cpu.ready_faults += 1;
             if self.cpu.ready_faults > 1000 {
                 return Err(Failure::about(Class::Liveness, gfn, "ready, and faults again"));
@@ -273,6 +277,7 @@ impl Host {
             return Err(Failure::about(Class::Liveness, gfn, what));
         }
         cluster.still_waiting(&mut self.memory, now);
+        self.node.keep_word(now);
         Ok(false)
     }
 }

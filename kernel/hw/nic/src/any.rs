@@ -46,6 +46,9 @@ impl Nic for AnyNic {
     ) -> Result<(), TransmitError> {
         each!(self, nic => nic.transmit(header, page, tail))
     }
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        each!(self, nic => nic.peek(f))
+    }
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         each!(self, nic => nic.receive(f))
     }

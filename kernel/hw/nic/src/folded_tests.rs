@@ -54,6 +54,9 @@ impl Nic for Wire {
         self.0 = [header, &page.unwrap_or_default(), tail].concat();
         Ok(())
     }
+    fn peek<T>(&mut self, _: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        None
+    }
     fn receive(&mut self, _: impl FnOnce(Arrival<'_>)) -> bool {
         false
     }

@@ -118,6 +118,10 @@ pub trait Nic {
         tail: &[u8],
     ) -> Result<(), TransmitError>;
 
+    /// Shows the next received frame to `f` without taking it, if there is one and
+    /// it lies in one piece: [`Nic::receive`] hands on the same one.
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T>;
+
     /// Hands the next received frame to `f`, padding included, and gives its
     /// buffers, or what `f` has put in their place, back to the device. False
     /// if there was none.

@@ -31,6 +31,14 @@ pub(crate) struct Busy {
 
 type Step = Result<(), &'static str>;
 
+/// Whether a node that wants to write has a good copy. A coarse sharer set cannot
+/// prove that.
+pub(crate) fn is_upgrade(message: &Message, owner: NodeId, sharers: Sharers, nodes: u16) -> bool {
+    let requester = message.party;
+    owner == requester
+        || (message.has_copy && sharers.is_exact(nodes) && sharers.contains(requester))
+}
+
 impl Coherence {
     pub(crate) fn home_of(&self, gfn: Gfn) -> NodeId {
         self.layout.home(gfn).expect("a page of RAM").0
@@ -166,10 +174,6 @@ impl Coherence {
     ) {
         let requester = message.party;
         let nodes = self.layout.nodes() as u16;
-        // A coarse sharer set cannot prove that the requester's copy is good.
-        let exact = sharers.is_exact(nodes);
-        let upgrade =
-            owner == requester || (message.has_copy && exact && sharers.contains(requester));
         let mut acks = 0;
         let drop = Message { kind: Kind::Invalidate, txn, count: 0, ..message };
         for node in sharers.iter(nodes) {
@@ -178,7 +182,7 @@ impl Coherence {
                 acks += 1;
             }
         }
-        if upgrade {
+        if is_upgrade(&message, owner, sharers, nodes) {
             if owner != requester && !self.drops_at_once(env, owner, drop) {
                 self.send(env, owner, drop, None);
                 acks += 1;
@@ -189,6 +193,11 @@ impl Coherence {
         }
     }
 
+    /// Whether [`Coherence::drops_at_once`].
+    pub(crate) fn would_drop_at_once(&self, node: NodeId, gfn: Gfn) -> bool {
+        node == self.me && !self.held.contains(&gfn)
+    }
+
     /// Drops the copy that this home has itself, which then needs no word to
     /// the requester; not one that its vCPU still needs.
     fn drops_at_once<M: HostMemory, O: Output>(
@@ -197,7 +206,7 @@ impl Coherence {
         node: NodeId,
         message: Message,
     ) -> bool {
-        let can = node == self.me && !self.held.contains(&message.gfn);
+        let can = self.would_drop_at_once(node, message.gfn);
         if can {
             let event = Event::Message(Kind::Invalidate);
             self.begins(env, event, &message);
@@ -229,8 +238,7 @@ impl Coherence {
         txn: u32,
         acks: u16,
     ) {
-        let answer = Message { kind: Kind::Grant, txn, count: acks, exclusive: true, ..message };
-        self.send(env, message.party, answer, None);
+        self.send(env, message.party, message.granted(txn, acks), None);
     }
 
     fn forward<M, O: Output>(
@@ -241,11 +249,7 @@ impl Coherence {
         txn: u32,
         acks: u16,
     ) {
-        let kind = match message.kind {
-            Kind::GetExclusive => Kind::ForwardExclusive,
-            _ => Kind::ForwardShared,
-        };
-        self.send(env, owner, Message { kind, txn, count: acks, ..message }, None);
+        self.send(env, owner, message.forwarded(txn, acks), None);
     }
 
     /// Opens a transaction for a requester.

@@ -29,6 +29,7 @@ pub mod capacity;
 mod counters;
 pub mod directory;
 mod dispatch;
+mod foresee;
 pub mod home;
 mod merge;
 pub mod message;
@@ -42,6 +43,7 @@ mod transit;
 
 pub use capacity::Limits;
 pub use counters::Counters;
+pub use foresee::Foreseen;
 pub use merge::Visit;
 pub use message::{Class, Kind, MESSAGE_LEN, Message, Role};
 pub use observe::{Event, Seen};

@@ -184,6 +184,23 @@ impl Message {
         }
     }
 
+    /// A request as the home passes it on to the owner, after whom the requester
+    /// waits for `acks` others.
+    #[inline]
+    pub(crate) fn forwarded(self, txn: u32, acks: u16) -> Message {
+        let kind = match self.kind {
+            Kind::GetExclusive => Kind::ForwardExclusive,
+            _ => Kind::ForwardShared,
+        };
+        Message { kind, txn, count: acks, ..self }
+    }
+
+    /// The right alone, as the home answers a request with it.
+    #[inline]
+    pub(crate) fn granted(self, txn: u32, acks: u16) -> Message {
+        Message { kind: Kind::Grant, txn, count: acks, exclusive: true, ..self }
+    }
+
     /// Whether a page travels with it.
     #[must_use]
     pub fn carries_page(&self) -> bool {

@@ -143,10 +143,15 @@ impl Coherence {
         kind: Kind,
         exclusive: bool,
     ) {
-        let answer = Message { kind, exclusive, zero: entry.frame.is_none(), lead: 0, ..asked };
         if kind == Kind::Data {
             self.counters.pages_out += 1;
         }
-        self.send(env, asked.party, answer, entry.frame);
+        self.send(env, asked.party, answer(&asked, &entry, kind, exclusive), entry.frame);
     }
+}
+
+/// The message that a page travels with.
+#[inline]
+pub(crate) fn answer(asked: &Message, entry: &Entry, kind: Kind, exclusive: bool) -> Message {
+    Message { kind, exclusive, zero: entry.frame.is_none(), lead: 0, ..*asked }
 }

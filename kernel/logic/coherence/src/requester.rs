@@ -284,16 +284,28 @@ impl Coherence {
         access: Access,
         (run, state): (u16, PageState),
     ) {
+        let get = Message { count: run, ..self.request(env.memory, gfn, access, state) };
+        let home = self.home_of(gfn);
+        self.send(env, home, get, None);
+    }
+
+    /// The request for a page that is here in `state`.
+    pub(crate) fn request(
+        &self,
+        memory: &impl HostMemory,
+        gfn: Gfn,
+        access: Access,
+        state: PageState,
+    ) -> Message {
         let kind = match access {
             Access::Read => Kind::GetShared,
             Access::Write => Kind::GetExclusive,
         };
         let mut get = Message::new(kind, gfn, self.me);
-        get.count = run;
-        get.alone = self.is_leaving_near(gfn) || self.wants_one(env.memory, gfn);
+        get.count = 1;
+        get.alone = self.is_leaving_near(gfn) || self.wants_one(memory, gfn);
         get.has_copy = state != PageState::Invalid;
-        let home = self.home_of(gfn);
-        self.send(env, home, get, None);
+        get
     }
 
     /// Keeps a page that the vCPU waits for until it has got on.

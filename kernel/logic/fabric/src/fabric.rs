@@ -1,6 +1,7 @@
 //! The fabric as its user sees it.
 
 use crate::fifo::Fifo;
+use crate::foresee::Foreseen;
 use crate::forming::Forming;
 use crate::io::{Control, Io};
 use crate::peer::{Links, Peer};
@@ -49,6 +50,7 @@ pub struct Fabric {
     pub(crate) last_token: u64,
     pub(crate) probe_page: Option<Frame>,
     pub(crate) last_heard: Option<NodeId>,
+    pub(crate) foreseen: Option<Foreseen>,
 }
 
 impl Fabric {
@@ -72,6 +74,7 @@ impl Fabric {
             last_token: 0,
             probe_page: None,
             last_heard: None,
+            foreseen: None,
         };
         if config.nodes == 1 && fabric.forming.proposing() {
             fabric.form();
@@ -168,6 +171,7 @@ impl Fabric {
         if self.stopping != Stopping::No {
             return Err(SendError::Stopped);
         }
+        let has_left = if self.has_foreseen() { self.recognise(message) } else { None };
         let links = self.links.as_mut().ok_or(SendError::NotFormed)?;
         let peer = links.peers.get_mut(message.to.index()).filter(|p| p.alive);
         let peer = peer.ok_or(SendError::NoSuchPeer)?;
@@ -180,7 +184,9 @@ impl Fabric {
             self.io.pages_held -= usize::from(page.is_some());
             return Err(SendError::Full);
         }
-        if sender.urgent() {
+        if has_left.is_some() {
+            links.sending = has_left;
+        } else if sender.urgent() {
             links.mark_ready(message.to.0);
         } else if patient {
             peer.ack_ns.get_or_insert(self.io.now_ns + self.io.config.ack_delay_ns);
@@ -274,6 +280,7 @@ impl Fabric {
 
     /// Gives up everything to and from all peers; they stay alive.
     pub(crate) fn give_up_messages(&mut self) {
+        self.foreseen = None;
         let Some(links) = self.links.as_mut() else { return };
         links.news = None;
         let Links { peers, pool, .. } = links;

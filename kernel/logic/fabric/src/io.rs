@@ -130,11 +130,16 @@ impl Io {
     }
 
     pub(crate) fn hold_page(&mut self) -> Result<(), SendError> {
-        if self.released.free() <= self.pages_held {
+        if !self.can_hold_page() {
             return Err(SendError::Full);
         }
         self.pages_held += 1;
         Ok(())
+    }
+
+    /// Whether there is room to give back one page more.
+    pub(crate) fn can_hold_page(&self) -> bool {
+        self.released.free() > self.pages_held
     }
 
     /// A page frame is no longer referred to.

@@ -43,7 +43,8 @@
 //! number of nodes; nodes are scanned only when a timer runs out (at most
 //! once in half the least retransmission time-out or heartbeat). All memory is allocated by
 //! `new` and when the membership forms. Who calls `sent` when the device has a
-//! frame lets it leave before what follows from it is noted.
+//! frame lets it leave before what follows from it is noted; who can tell what
+//! will be sent lets it leave even earlier (`foresee.rs`).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -53,6 +54,7 @@ mod config;
 mod counters;
 mod fabric;
 mod fifo;
+mod foresee;
 mod forming;
 mod io;
 mod peer;
@@ -68,6 +70,7 @@ mod types;
 pub use config::Config;
 pub use counters::{Counters, Drop};
 pub use fabric::Fabric;
+pub use foresee::Glance;
 pub use types::{
     Event, Member, Membership, Outgoing, PageSlice, RefuseReason, SendError, Sink, Status,
     StopReason, Transmit,

@@ -4,11 +4,11 @@ use crate::fifo::Fifo;
 use crate::io::Io;
 use crate::receiver::{Plan, Pool, Receiver};
 use crate::rtt::Rtt;
-use crate::sender::Sender;
-use crate::{Config, Member, Status};
+use crate::sender::{Due, Sender};
+use crate::{Config, Drop, Member, Status};
 use alloc::vec::Vec;
 use core::array;
-use wire::{Channel, Link, Mac};
+use wire::{Channel, DataWriter, Header, Link, Mac, Message};
 
 /// Times in a row that silence is excused because we were away ourselves.
 pub(crate) const GRACES: u8 = 4;
@@ -106,6 +106,34 @@ impl Peer {
             (link.awaited[n], link.received[n]) = receiver.state();
         }
         link
+    }
+
+    /// Writes the messages without a page that are due, together: they are short,
+    /// bounded by their windows, and a request is what somebody waits for. Their
+    /// numbers by channel, and the most urgent channel that has a page due.
+    #[inline]
+    pub(crate) fn write_short(
+        &self,
+        writer: &mut DataWriter<'_>,
+    ) -> ([u64; Channel::COUNT], Option<Channel>) {
+        let (mut numbers, mut paged) = ([0; Channel::COUNT], None);
+        for channel in Channel::BY_URGENCY {
+            let sender = &self.senders[channel.index()];
+            let taken = &mut numbers[channel.index()];
+            while let Some(due) = sender.due(*taken) {
+                if due.parts != 0 {
+                    paged = paged.or(Some(channel));
+                    break;
+                }
+                if !writer.room() {
+                    break;
+                }
+                let Due { sequence, part, parts, body, .. } = due;
+                writer.push(&Message { channel, sequence, part, parts, body });
+                *taken |= due.bit;
+            }
+        }
+        (numbers, paged)
     }
 
     /// Takes what it told us at `now` about what came from us.
@@ -270,6 +298,19 @@ pub(crate) fn watched(config: &Config, me: u16) -> Vec<u16> {
 }
 
 impl Links {
+    /// The peer that a frame says it is from.
+    #[inline]
+    pub(crate) fn source(&self, header: &Header) -> Result<u16, Drop> {
+        if self.epoch != header.epoch {
+            return Err(Drop::Stale);
+        }
+        let peer = self.peers.get(usize::from(header.from)).ok_or(Drop::WrongSource)?;
+        if peer.mac != header.src || header.from == self.me {
+            return Err(Drop::WrongSource);
+        }
+        Ok(header.from)
+    }
+
     /// Whether this node keeps in touch with a peer; so does that one then.
     pub(crate) fn watches(&self, node: u16) -> bool {
         let nodes = self.peers.len() as u16;
@@ -312,7 +353,7 @@ impl Links {
     }
 
     /// Whether a frame is the leader's in this epoch.
-    pub(crate) fn is_of_leader(&self, header: &wire::Header) -> bool {
+    pub(crate) fn is_of_leader(&self, header: &Header) -> bool {
         self.me != 0 && header.epoch == self.epoch && header.src == self.peers[0].mac
     }
 

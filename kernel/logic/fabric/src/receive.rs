@@ -63,7 +63,7 @@ impl Fabric {
 
     /// Whether a frame is for this node of this cluster.
     #[inline]
-    fn addressed(&self, header: &Header) -> Result<(), Drop> {
+    pub(crate) fn addressed(&self, header: &Header) -> Result<(), Drop> {
         let config = &self.io.config;
         if header.cluster != config.cluster {
             return Err(Drop::OtherCluster);
@@ -139,12 +139,9 @@ impl Fabric {
         if self.links.is_none() && self.forming.committed_by(header.epoch) {
             self.form(); // the commit itself is late or lost
         }
-        let links = self.links.as_mut().filter(|l| l.epoch == header.epoch).ok_or(Drop::Stale)?;
-        let node = header.from;
-        let peer = links.peers.get_mut(usize::from(node)).ok_or(Drop::WrongSource)?;
-        if peer.mac != header.src || node == links.me {
-            return Err(Drop::WrongSource);
-        }
+        let links = self.links.as_mut().ok_or(Drop::Stale)?;
+        let node = links.source(header)?;
+        let peer = &mut links.peers[usize::from(node)];
         if !peer.alive {
             let again_ns = peer.told_ns.map_or(0, |at| at + self.io.config.heartbeat_ns);
             if again_ns <= self.io.now_ns {

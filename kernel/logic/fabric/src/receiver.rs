@@ -110,6 +110,12 @@ impl Receiver {
         (self.awaited, self.received)
     }
 
+    /// Whether this number comes next, and none that is later has come.
+    #[inline]
+    pub(crate) fn awaits(&self, sequence: u32) -> bool {
+        self.awaited == sequence && !self.gap()
+    }
+
     /// Whether an earlier number is missing.
     pub(crate) fn gap(&self) -> bool {
         self.received != 0

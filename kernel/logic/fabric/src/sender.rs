@@ -175,6 +175,22 @@ impl Sender {
         true
     }
 
+    /// The number of the next message, and its bit as [`Due::bit`] has it, if that
+    /// will travel in one frame and need not wait.
+    #[inline]
+    pub(crate) fn next_number(&self, page: Option<Frame>) -> Option<(u32, u64)> {
+        let whole = page.is_none() || self.parts == 1;
+        let ready = whole && !self.units.is_empty() && self.waiting.front().is_none();
+        let bit = || 1 << self.next.wrapping_sub(self.base);
+        (ready && self.fits(page)).then(|| (self.next, bit()))
+    }
+
+    /// The lowest number that is not acknowledged.
+    #[inline]
+    pub(crate) fn base(&self) -> u32 {
+        self.base
+    }
+
     /// Ends the patience of what waits.
     pub(crate) fn hurry(&mut self) {
         self.patient = 0;

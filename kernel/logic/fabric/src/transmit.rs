@@ -6,8 +6,8 @@ use crate::peer::Sending;
 use crate::sender::Due;
 use crate::{PageSlice, Transmit};
 use wire::{
-    Accept, Channel, DataWriter, Header, Kind, Mac, Message, PAGE_OFFSET, Probe, ProbeReply,
-    Refuse, Stop, emit_roster, roster_room,
+    Accept, DataWriter, Header, Kind, Mac, Message, PAGE_OFFSET, Probe, ProbeReply, Refuse, Stop,
+    emit_roster, roster_room,
 };
 
 /// Longest header part before the MTU is agreed.
@@ -92,26 +92,8 @@ impl Fabric {
         }
         let room = buf.len().min(links.frame_bytes);
         let mut writer = DataWriter::new(&mut buf[..room]);
-        let (mut page, mut paged) = (None, None);
-        let mut numbers = [0; Channel::COUNT];
-        // Messages without a page first, together: they are short, bounded by
-        // their windows, and a request is what somebody waits for.
-        for channel in Channel::BY_URGENCY {
-            let sender = &peer.senders[channel.index()];
-            let taken = &mut numbers[channel.index()];
-            while let Some(due) = sender.due(*taken) {
-                if due.parts != 0 {
-                    paged = paged.or(Some(channel));
-                    break;
-                }
-                if !writer.room() {
-                    break;
-                }
-                let Due { sequence, part, parts, body, .. } = due;
-                writer.push(&Message { channel, sequence, part, parts, body });
-                *taken |= due.bit;
-            }
-        }
+        let (mut numbers, paged) = peer.write_short(&mut writer);
+        let mut page = None;
         // A page, or a part of one, has a frame for itself.
         if let Some(channel) = paged.filter(|_| writer.count() == 0) {
             let due = peer.senders[channel.index()].due(0).expect("it was due just now");

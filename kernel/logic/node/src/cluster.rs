@@ -18,7 +18,7 @@ use paging::{FramePool, HostMemory};
 use wire::Channel;
 
 /// Ends of transactions that wait at once; more are handled as they come.
-const ENDS_MAX: usize = 64;
+pub(crate) const ENDS_MAX: usize = 64;
 
 /// Why a node cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,8 @@ pub enum Fatal {
     Unreadable(NodeId),
     /// The fabric refused a message that fits by design.
     Send(NodeId, SendError),
+    /// What has left is not what was sent then.
+    Unforeseen,
 }
 
 /// A node whose memory is too small to add any to the guest's, so that there
@@ -79,7 +81,7 @@ pub struct Cluster {
     pub(crate) merging: Merging,
     /// Ends of transactions at this home that have come and wait for
     /// [`Cluster::catch_up`].
-    ends: Vec<(NodeId, Message)>,
+    pub(crate) ends: Vec<(NodeId, Message)>,
     fatal: Option<Fatal>,
     /// [`Cluster::learn_rooms`] has been called.
     pub(crate) rooms_known: bool,
@@ -95,7 +97,7 @@ struct Inbox<'a, M> {
 }
 
 /// Whether the transaction on a page is one of those that `end` ends.
-fn is_among(gfn: Gfn, end: &Message) -> bool {
+pub(crate) fn is_among(gfn: Gfn, end: &Message) -> bool {
     gfn.0.wrapping_sub(end.gfn.0) < u64::from(end.count.max(1))
 }
 
@@ -249,7 +251,7 @@ impl Cluster {
         !self.ends.is_empty() || self.outbox.is_patient()
     }
 
-    fn fail(&mut self, fatal: Fatal) {
+    pub(crate) fn fail(&mut self, fatal: Fatal) {
         self.fatal.get_or_insert(fatal);
     }
 
@@ -274,6 +276,10 @@ impl Cluster {
     /// The protocol, to add frames and the like.
     pub fn coherence_mut(&mut self) -> &mut Coherence {
         &mut self.coherence
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {

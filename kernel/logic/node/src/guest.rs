@@ -11,7 +11,7 @@ use super::streams::{Run, Streams};
 use super::view::View;
 use addr::{Access, Gfn};
 use coherence::Progress;
-use fabric::Fabric;
+use fabric::{Fabric, Outgoing};
 use machine::{Death, Machine, Outcome};
 use paging::{HostMemory, PageState};
 use vcpu::{Exit, Vcpu};
@@ -91,6 +91,8 @@ pub struct Guest {
     /// A fault that is over and not yet counted, and when it was.
     uncounted: Option<(FaultKind, Stamps, u64)>,
     streams: Streams,
+    /// The request of the last fault, if that can be told and has not been made.
+    foreseen: Option<Outgoing>,
     /// The last miss, if it is to be looked at while the guest waits.
     missed: Option<Missed>,
     searching: bool,
@@ -137,6 +139,7 @@ impl Guest {
             settled: None,
             uncounted: None,
             streams: Streams::default(),
+            foreseen: None,
             missed: None,
             searching: false,
             fault_rip: 0,
@@ -212,6 +215,7 @@ impl Guest {
         match self.wait {
             Wait::Nothing => None,
             Wait::Fault { gfn, access, ahead, kind } => {
+                self.foreseen = None;
                 let ready = at.cluster.coherence().is_ready(at.memory, gfn, access);
                 if !ready && !self.fetched(at, gfn, access, ahead) {
                     return Some(self.blocked());
@@ -255,16 +259,51 @@ impl Guest {
         access: Access,
         ahead: u16,
     ) -> bool {
-        match at.cluster.access(at.memory, gfn, access, ahead) {
+        self.fetch(at.cluster, at.memory, at.now_ns, (gfn, access, ahead))
+    }
+
+    fn fetch<M: HostMemory>(
+        &mut self,
+        cluster: &mut Cluster,
+        memory: &mut M,
+        now_ns: u64,
+        (gfn, access, ahead): (Gfn, Access, u16),
+    ) -> bool {
+        match cluster.access(memory, gfn, access, ahead) {
             Progress::Ready => true,
             progress @ (Progress::Pending | Progress::Starved) => {
                 // Without an eviction under way no message will end the
                 // shortage: the next call looks for more to evict.
-                let nothing_leaves = at.cluster.coherence().puts_open() == 0;
+                let nothing_leaves = cluster.coherence().puts_open() == 0;
                 self.searching = progress == Progress::Starved && nothing_leaves;
-                at.cluster.still_waiting(at.memory, at.now_ns);
+                cluster.still_waiting(memory, now_ns);
                 false
             }
+        }
+    }
+
+    /// The request of the last fault, if that can be told and has not been made.
+    pub(crate) fn foreseen(&self) -> Option<Outgoing> {
+        self.foreseen
+    }
+
+    /// Whether [`super::Node::ask`] has something to do.
+    #[must_use]
+    pub fn is_to_ask(&self) -> bool {
+        self.foreseen.is_some()
+    }
+
+    /// Makes the request of the last fault, if it has not been made.
+    pub(crate) fn ask<M: HostMemory>(
+        &mut self,
+        cluster: &mut Cluster,
+        memory: &mut M,
+        now_ns: u64,
+    ) {
+        if self.foreseen.take().is_some()
+            && let Wait::Fault { gfn, access, ahead, .. } = self.wait
+        {
+            self.fetch(cluster, memory, now_ns, (gfn, access, ahead));
         }
     }
 
@@ -318,6 +357,15 @@ impl Guest {
         self.grants_before = at.cluster.coherence().counters().zero_grants;
         self.stamps.sent = 0;
         self.wait = Wait::Fault { gfn, access, ahead, kind };
+        if run.count == 0 {
+            self.foreseen = at.cluster.foresee_fetch(at.memory, gfn, access);
+            if self.is_to_ask() {
+                // The request leaves first.
+                self.searching = false;
+                self.stamps.queued = (at.tsc)();
+                return Step::Blocked;
+            }
+        }
         let ready = self.fetched(at, gfn, access, ahead);
         if run.count > ahead {
             prefetch(at.cluster, at.memory, run, access);

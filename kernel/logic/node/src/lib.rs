@@ -19,6 +19,7 @@ mod actor;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
+mod foresee;
 mod glimpse;
 pub mod guest;
 pub mod histogram;
@@ -93,8 +94,10 @@ impl Node {
         let now_ns = self.clock.ns(tsc);
         match &mut self.cluster {
             Some(cluster) => {
-                self.serving_since = tsc;
+                // What was foreseen of it has been served.
+                self.serving_since = if self.fabric.has_foreseen() { 0 } else { tsc };
                 cluster.frame(&mut self.fabric, now_ns, (bytes, None), memory);
+                self.keep_word(tsc);
             }
             None => self.fabric.handle_frame(now_ns, bytes, &mut Nobody),
         }

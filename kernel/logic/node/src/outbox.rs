@@ -7,7 +7,7 @@
 use super::actor::Control;
 use super::glimpse::Glimpses;
 use super::rooms::Rooms;
-use addr::{Frame, NodeId};
+use addr::{Frame, Gfn, NodeId};
 use alloc::collections::VecDeque;
 use coherence::{Class, Kind, Message, Output};
 use core::array;
@@ -45,9 +45,7 @@ impl Output for Outbox {
             self.patient.push_back((to, message));
             return;
         }
-        // The home would let a request wait for the end of the last one; and
-        // ends of a run travel with the request for the next.
-        if self.patient.len() > 1 || self.patient.iter().any(|(_, end)| end.gfn == message.gfn) {
+        if self.ends_patience(message.gfn) {
             self.end_patience();
         }
         self.push(outgoing(to, message, page));
@@ -67,7 +65,7 @@ impl Output for Outbox {
     }
 }
 
-fn outgoing(to: NodeId, message: Message, page: Option<Frame>) -> Outgoing {
+pub(crate) fn outgoing(to: NodeId, message: Message, page: Option<Frame>) -> Outgoing {
     let channel = match message.kind.class() {
         Class::Request => Channel::Request,
         Class::Forward => Channel::Forward,
@@ -96,6 +94,14 @@ impl Outbox {
             flush_owed: false,
             glimpses: Glimpses::default(),
         }
+    }
+
+    /// Whether a message about a page takes along what is patient: the home would
+    /// let a request wait for the end of the last one; and ends of a run travel
+    /// with the request for the next.
+    #[inline]
+    pub(crate) fn ends_patience(&self, gfn: Gfn) -> bool {
+        self.patient.len() > 1 || self.patient.iter().any(|(_, end)| end.gfn == gfn)
     }
 
     fn push(&mut self, message: Outgoing) {
@@ -182,7 +188,6 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use addr::Gfn;
     use alloc::{vec, vec::Vec};
     use fabric::Config;
 

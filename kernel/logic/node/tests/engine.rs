@@ -5,9 +5,9 @@
 mod common;
 use addr::{Access, Frame, Gfn};
 use coherence::Progress;
-use common::{FAR, FRAMES, MS, World, tsc};
+use common::{FAR, FRAMES, Host, MS, World, tsc};
 use machine::GuestMemory;
-use node::{Clock, Node};
+use node::{Clock, Cluster, Fatal, Node};
 
 fn is_ready(world: &mut World, n: usize, gfn: Gfn, access: Access) -> bool {
     let host = &world.hosts[n];
@@ -201,4 +201,41 @@ fn a_message_that_comes_too_early_is_not_lost() {
     world.pass(MS);
     world.hosts[1].node.cluster = cluster;
     world.touch(0, FAR, Access::Read);
+}
+
+/// What has left is sent, or the node stops; what the device did not take leaves
+/// as usual.
+#[test]
+fn what_was_foreseen_is_done() {
+    for (taken, fatal) in [(true, None), (false, None), (true, Some(Fatal::Unforeseen))] {
+        let mut world = World::new(2);
+        world.touch(1, FAR, Access::Write);
+        world.pass(MS);
+        let Host { node, memory, .. } = &mut world.hosts[0];
+        let cluster = node.cluster.as_mut().expect("it has formed");
+        cluster.access(memory, FAR, Access::Read, 0);
+        world.collect(0);
+        let (to, bytes) = world.flying.pop_front().expect("a request");
+        let mut header = [0; 600];
+        let Host { node, memory, .. } = &mut world.hosts[to];
+        let t = node.foresee(tsc(), &bytes, memory, &mut header).expect("a plain request");
+        assert!(t.page.is_some() && node.fabric().has_foreseen());
+        assert_eq!(node.foresee(tsc(), &bytes, memory, &mut header), None, "one at a time");
+        match taken {
+            true => node.foresaw(tsc(), true),
+            false => node.unforesee(),
+        }
+        let served = node.stages.serve.count();
+        assert_eq!(served, u64::from(taken));
+        // Another frame comes in between, which must not be.
+        let come = if fatal.is_some() { vec![0; 64] } else { bytes };
+        node.frame(tsc(), &come, memory);
+        assert_eq!(node.cluster.as_ref().and_then(Cluster::fatal), fatal);
+        if fatal.is_none() {
+            // It is sent once: now, if it has not left.
+            world.collect(to);
+            assert_eq!(world.flying.len(), usize::from(!taken));
+            assert_eq!(world.hosts[to].node.stages.serve.count(), 1);
+        }
+    }
 }

@@ -192,3 +192,35 @@ fn a_halted_guest_runs_when_its_timer_fires() {
     common::sleep(10 * MS);
     assert_eq!(play(&mut world, &[Exit::HostInterrupt]), Step::Interrupted);
 }
+
+/// What somebody waits for leaves before the steps that send it: the guest's
+/// request, the answer of a home that has the page, and that of a third node.
+#[test]
+fn what_is_waited_for_leaves_first() {
+    for (access, frames) in [(Access::Read, 2), (Access::Write, 2)] {
+        let mut world = World::with_guest(2);
+        elsewhere(&mut world, 1);
+        world.pass(MS);
+        let before = world.foreseen;
+        assert_eq!(world.exit(fault(FAR, access)), Step::Blocked);
+        world.settle();
+        assert_eq!(world.foreseen - before, frames, "{access:?}");
+        // The right alone: the home has the only other copy, and has heard the end
+        // of the read.
+        (0..2).for_each(|_| world.pass(MS));
+        let before = world.foreseen;
+        if access == Access::Read {
+            world.exit(fault(FAR, Access::Write));
+            world.settle();
+            assert_eq!(world.foreseen - before, 2);
+        }
+    }
+    // The home passes it on to the owner, and that answers.
+    let mut world = World::with_guest(3);
+    world.touch(2, FAR, Access::Write);
+    world.pass(MS);
+    let before = world.foreseen;
+    world.exit(fault(FAR, Access::Read));
+    world.settle();
+    assert_eq!(world.foreseen - before, 3);
+}

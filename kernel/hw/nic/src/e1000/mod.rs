@@ -121,6 +121,10 @@ impl<R: Registers> Nic for E1000<R> {
         result
     }
 
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.receive.peek().map(f)
+    }
+
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         let (received, dropped) = self.receive.receive(&mut self.registers, f);
         self.counters.count_receive(received, dropped)

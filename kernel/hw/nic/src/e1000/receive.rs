@@ -90,18 +90,30 @@ impl ReceiveRing {
         (index + 1) % RING
     }
 
-    /// Judges the next descriptor. Its length is the device's word and is
-    /// checked against the buffer.
+    /// The length of what lies in one descriptor, if it came undamaged: the
+    /// device's word, checked against the buffer.
+    fn good(fields: u64) -> Option<usize> {
+        let len = (fields & 0xFFFF) as usize;
+        (fields & RX_ERRORS == 0 && (1..=PAGE_SIZE).contains(&len)).then_some(len)
+    }
+
+    /// The next frame, if it has come and lies in one buffer.
+    pub(super) fn peek(&self) -> Option<&[u8]> {
+        let fields = self.fields(self.next);
+        if self.skipping || fields & RX_DD == 0 || fields & RX_EOP == 0 {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        Self::good(fields).map(|len| self.pages[self.next].bytes(len))
+    }
+
+    /// Judges the next descriptor.
     fn look(&mut self) -> Slot {
         let fields = self.fields(self.next);
         if fields & RX_DD == 0 {
             return Slot::Empty;
         }
         fence(Ordering::Acquire);
-        let good = |fields: u64| {
-            let len = (fields & 0xFFFF) as usize;
-            (fields & RX_ERRORS == 0 && (1..=PAGE_SIZE).contains(&len)).then_some(len)
-        };
         let last = fields & RX_EOP != 0;
         if !last && !self.skipping {
             let rest = self.fields(Self::after(self.next));
@@ -110,15 +122,15 @@ impl ReceiveRing {
             }
             fence(Ordering::Acquire);
             if rest & RX_EOP != 0
-                && good(fields) == Some(PAGE_SIZE)
-                && let Some(len) = good(rest)
+                && Self::good(fields) == Some(PAGE_SIZE)
+                && let Some(len) = Self::good(rest)
             {
                 return Slot::Long(len);
             }
         }
         let whole = last && !self.skipping;
         self.skipping = !last;
-        good(fields).filter(|_| whole).map_or(Slot::Dropped, Slot::Frame)
+        Self::good(fields).filter(|_| whole).map_or(Slot::Dropped, Slot::Frame)
     }
 
     /// Gives the current descriptor back to the device.

@@ -64,6 +64,8 @@ pub struct SharedMemory {
     landing: LandingPage,
     first: Frame,
     buffer: [u8; FRAME_MAX],
+    /// Bytes in it of a frame that was shown and not taken.
+    peeked: Option<usize>,
     counters: NicCounters,
     pages: u64,
 }
@@ -109,6 +111,7 @@ impl SharedMemory {
             readers: [Reader::new(0); PLACES_MAX],
             turn: 0,
             buffer: [0; FRAME_MAX],
+            peeked: None,
             counters: NicCounters::default(),
             pages: 0,
         };
@@ -166,6 +169,12 @@ impl SharedMemory {
         true
     }
 
+    /// Goes on to the next frame, that of another place first.
+    fn advance(&mut self, from: usize) {
+        self.readers[from].advance(&mut self.region);
+        self.turn = from + 1;
+    }
+
     /// The next place with a frame that waits.
     fn waiting(&self) -> Option<usize> {
         (0..self.places)
@@ -215,13 +224,28 @@ impl Nic for SharedMemory {
         result
     }
 
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        if self.peeked.is_none() {
+            let from = self.waiting()?;
+            let (at, len) = self.readers[from].frame(&self.region);
+            let len = len.filter(|&len| len <= PAGE_SIZE)?;
+            self.region.copy_out(at, &mut self.buffer[..len]);
+            self.advance(from);
+            self.peeked = Some(len);
+        }
+        self.peeked.map(|len| f(&self.buffer[..len]))
+    }
+
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
+        if let Some(len) = self.peeked.take() {
+            f(Arrival::Whole(&self.buffer[..len]));
+            return self.counters.count_receive(Some(len), 0);
+        }
         for _ in 0..ENTRIES {
             let Some(from) = self.waiting() else { return false };
-            self.turn = from + 1;
             let (at, len) = self.readers[from].frame(&self.region);
             let Some(len) = len else {
-                self.readers[from].advance(&mut self.region);
+                self.advance(from);
                 self.counters.count_receive(None, 1);
                 continue;
             };
@@ -234,6 +258,7 @@ impl Nic for SharedMemory {
             };
             self.region.copy_out(at, rest);
             self.readers[from].advance(&mut self.region);
+            self.turn = from + 1;
             self.counters.count_receive(Some(len), 0);
             f(if long { Arrival::Long(&mut self.landing, rest) } else { Arrival::Whole(rest) });
             return true;
@@ -246,7 +271,7 @@ impl Nic for SharedMemory {
     }
 
     fn receive_ready(&self) -> bool {
-        self.waiting().is_some()
+        self.peeked.is_some() || self.waiting().is_some()
     }
 
     /// A page is copied while [`Nic::transmit`] runs.

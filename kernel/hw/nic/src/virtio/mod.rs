@@ -113,6 +113,8 @@ pub struct VirtioNet<R> {
     mac: [u8; 6],
     mtu: u16,
     counters: NicCounters,
+    /// The chain with a frame that was shown and not taken, and the frame's length.
+    peeked: Option<(usize, usize)>,
 }
 
 impl<R: Registers> VirtioNet<R> {
@@ -169,6 +171,7 @@ impl<R: Registers> VirtioNet<R> {
             mac,
             mtu,
             counters: NicCounters::default(),
+            peeked: None,
         };
         for chain in 0..nic.receive.queue.chains() {
             nic.offer_buffer(chain);
@@ -214,6 +217,27 @@ impl<R: Registers> VirtioNet<R> {
         self.offer_buffer(chain);
         let wake = self.receive.queue.publish();
         self.notify(RECEIVE_QUEUE, wake);
+    }
+
+    /// Takes the chain of the next good frame from the queue, and the frame's
+    /// length.
+    fn take(&mut self) -> Option<(usize, usize)> {
+        for _ in 0..self.receive.queue.chains() {
+            let (chain, len) = match self.receive.queue.take()? {
+                Used::Nonsense => {
+                    self.counters.dropped += 1;
+                    continue;
+                }
+                Used::Chain(chain, len) => (chain, len as usize),
+            };
+            let good = NET_HEADER_LEN + ETHERNET_HEADER_LEN..=BUFFER_LEN;
+            if good.contains(&len) {
+                return Some((chain, len - NET_HEADER_LEN));
+            }
+            self.counters.dropped += 1;
+            self.return_buffer(chain);
+        }
+        None
     }
 
     /// Takes back the chains that were sent.
@@ -291,33 +315,23 @@ impl<R: Registers> Nic for VirtioNet<R> {
         result
     }
 
-    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
-        for _ in 0..self.receive.queue.chains() {
-            let (chain, len) = match self.receive.queue.take() {
-                None => return false,
-                Some(Used::Nonsense) => {
-                    self.counters.dropped += 1;
-                    continue;
-                }
-                Some(Used::Chain(chain, len)) => (chain, len as usize),
-            };
-            let good = NET_HEADER_LEN + ETHERNET_HEADER_LEN..=BUFFER_LEN;
-            if !good.contains(&len) {
-                self.counters.dropped += 1;
-                self.return_buffer(chain);
-                continue;
-            }
-            let start = chain * BUFFER_LEN + NET_HEADER_LEN;
-            let frame_len = len - NET_HEADER_LEN;
-            f(Arrival::Whole(self.buffers.bytes(start, frame_len)));
-            self.return_buffer(chain);
-            return self.counters.count_receive(Some(frame_len), 0);
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        if self.peeked.is_none() {
+            self.peeked = self.take();
         }
-        false
+        let (chain, len) = self.peeked?;
+        Some(f(self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len)))
+    }
+
+    fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
+        let Some((chain, len)) = self.peeked.take().or_else(|| self.take()) else { return false };
+        f(Arrival::Whole(self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len)));
+        self.return_buffer(chain);
+        self.counters.count_receive(Some(len), 0)
     }
 
     fn receive_ready(&self) -> bool {
-        self.receive.queue.ready()
+        self.peeked.is_some() || self.receive.queue.ready()
     }
 
     fn transmit_pending(&mut self) -> bool {

@@ -54,6 +54,8 @@ pub struct World {
     pub flying: VecDeque<(usize, Vec<u8>)>,
     /// Whether frames arrive.
     pub connected: bool,
+    /// Frames that left before the steps that sent them.
+    pub foreseen: u64,
 }
 
 fn mac(n: usize) -> [u8; 6] {
@@ -85,6 +87,7 @@ impl World {
             vcpu: FakeVcpu::default(),
             flying: VecDeque::new(),
             connected: true,
+            foreseen: 0,
         };
         for _ in 0..1000 {
             world.pass(MS);
@@ -147,6 +150,22 @@ impl World {
         }
     }
 
+    /// Puts a frame of a node on its way.
+    fn fly(&mut self, n: usize, header: &[u8], t: fabric::Transmit) {
+        let mut bytes = header[..t.header_len].to_vec();
+        if let Some(slice) = t.page {
+            let start = bytes.len();
+            bytes.resize(start + usize::from(slice.len), 0);
+            let memory = &self.hosts[n].memory;
+            memory.read(slice.frame, usize::from(slice.offset), &mut bytes[start..]);
+        }
+        for to in (0..self.hosts.len()).filter(|&to| to != n && self.connected) {
+            if bytes[..6] == wire::BROADCAST || bytes[..6] == mac(to) {
+                self.flying.push_back((to, bytes.clone()));
+            }
+        }
+    }
+
     /// Takes what a node has to send.
     pub fn collect(&mut self, n: usize) {
         let mut header = [0; 600];
@@ -154,20 +173,9 @@ impl World {
             let may = self.hosts[n].node.has_output();
             let Some(t) = self.hosts[n].node.transmit(tsc(), &mut header) else { break };
             assert!(may, "a frame that the cheap look does not see");
-            let mut bytes = header[..t.header_len].to_vec();
-            if let Some(slice) = t.page {
-                let start = bytes.len();
-                bytes.resize(start + usize::from(slice.len), 0);
-                let memory = &self.hosts[n].memory;
-                memory.read(slice.frame, usize::from(slice.offset), &mut bytes[start..]);
-            }
+            self.fly(n, &header, t);
             let guest = self.guest.as_mut().filter(|_| n == 0);
             self.hosts[n].node.sent(tsc(), t.page.is_some(), guest);
-            for to in (0..self.hosts.len()).filter(|&to| to != n && self.connected) {
-                if bytes[..6] == wire::BROADCAST || bytes[..6] == mac(to) {
-                    self.flying.push_back((to, bytes.clone()));
-                }
-            }
         }
         assert!(!self.hosts[n].node.has_output(), "nothing is left to send");
     }
@@ -181,7 +189,15 @@ impl World {
                 guest.received(tsc());
             }
             let Host { node, memory, .. } = &mut self.hosts[to];
+            let mut header = [0; 600];
+            if let Some(t) = node.foresee(tsc(), &bytes, memory, &mut header) {
+                node.foresaw(tsc(), t.page.is_some());
+                self.foreseen += 1;
+                self.fly(to, &header, t);
+            }
+            let Host { node, memory, .. } = &mut self.hosts[to];
             node.frame(tsc(), &bytes, memory);
+            assert!(!node.fabric().has_foreseen(), "what has left was sent");
             self.collect(to);
             self.happened(to);
         }
@@ -212,6 +228,16 @@ impl World {
         let guest = self.guest.as_mut().expect("a guest");
         let Host { node, memory, .. } = &mut self.hosts[0];
         let step = node.run_guest(guest, &mut self.vcpu, memory, tsc);
+        let mut header = [0; 600];
+        let foreseen = node.foresee_guest(tsc(), guest, &mut header);
+        if let Some(t) = foreseen {
+            node.sent(tsc(), false, Some(guest));
+            self.foreseen += 1;
+            self.fly(0, &header, t);
+        }
+        let guest = self.guest.as_mut().expect("a guest");
+        let Host { node, memory, .. } = &mut self.hosts[0];
+        node.ask(tsc(), guest, memory);
         node.meanwhile(guest, memory);
         step
     }

@@ -1,0 +1,130 @@
+//! What a step will send, told before it is taken.
+//!
+//! Somebody waits for what a request leads to, and most of the step that takes it
+//! is not needed to tell that: one message, whose contents the state says. So
+//! the engine around may ask for it, hand it to the device, and only then take the
+//! step. Nothing is changed here, and whatever is not plain is not foreseen. The
+//! step itself decides as ever; who has sent what was foreseen must see to it that
+//! the step sends the same. The model checker asks before every step, and compares.
+
+use super::directory::{Holding, Sharers};
+use super::home::is_upgrade;
+use super::owner::answer;
+use super::{Coherence, Kind, Message, Role};
+use addr::{Access, Frame, Gfn, NodeId};
+use paging::{HostMemory, PageState};
+
+/// A message, to whom it goes, and the page with it.
+pub type Foreseen = (NodeId, Message, Option<Frame>);
+
+impl Coherence {
+    /// What [`Coherence::handle`] will send first to another node when it takes
+    /// this message. `None` where it sends nothing, or where that is not plain.
+    #[must_use]
+    pub fn foresee_answer(
+        &self,
+        memory: &impl HostMemory,
+        from: NodeId,
+        message: &Message,
+    ) -> Option<Foreseen> {
+        let (home, index) = self.layout.home(message.gfn)?;
+        if message.party.index() >= self.layout.nodes() || message.party == self.me {
+            return None;
+        }
+        match message.kind {
+            Kind::GetShared | Kind::GetExclusive => {
+                let single = message.count <= 1 && message.party == from && home == self.me;
+                if single { self.foresee_get(memory, index, message) } else { None }
+            }
+            Kind::ForwardShared | Kind::ForwardExclusive if home == from => {
+                self.foresee_forward(memory, message)
+            }
+            _ => None,
+        }
+    }
+
+    /// What [`Coherence::access`] will send when it asks for a page that is not
+    /// here in that way.
+    #[must_use]
+    pub fn foresee_fetch(
+        &self,
+        memory: &impl HostMemory,
+        gfn: Gfn,
+        access: Access,
+    ) -> Option<(NodeId, Message)> {
+        let (home, _) = self.layout.home(gfn)?;
+        let entry = self.table.get(memory, gfn);
+        let is_plain = match entry.state {
+            PageState::Invalid => true,
+            PageState::Shared | PageState::Owned => {
+                access == Access::Write && entry.frame.is_some() && !entry.leaving
+            }
+            PageState::Exclusive => false,
+        };
+        let opens = home != self.me
+            && is_plain
+            && self.fetches_open() < self.limits.open_max
+            && self.pool.free_frames() > self.floor()
+            && !self.open.contains_key(&gfn.0);
+        opens.then(|| (home, self.request(memory, gfn, access, entry.state)))
+    }
+
+    /// The home's part: nobody else's transaction on the page is open.
+    fn foresee_get(
+        &self,
+        memory: &impl HostMemory,
+        index: u64,
+        message: &Message,
+    ) -> Option<Foreseen> {
+        let entry = self.directory.get(memory, index);
+        if entry.busy || self.busy.len() >= self.busy_max {
+            return None;
+        }
+        let requester = message.party;
+        let exclusive = message.kind == Kind::GetExclusive;
+        let one = Message { count: 1, ..*message };
+        let owner = match entry.holding {
+            Holding::Exclusive(owner) if owner != requester => owner,
+            Holding::Shared(owner, _) if !exclusive && owner != requester => owner,
+            Holding::Shared(owner, sharers) if exclusive => {
+                if !self.drops_all_at_once(&one, owner, sharers) {
+                    return None;
+                }
+                if is_upgrade(&one, owner, sharers, self.layout.nodes() as u16) {
+                    let drops = owner == requester || self.would_drop_at_once(owner, one.gfn);
+                    let grant = one.granted(self.next_txn, 0);
+                    return drops.then_some((requester, grant, None));
+                }
+                owner
+            }
+            _ => return None,
+        };
+        let forward = one.forwarded(self.next_txn, 0);
+        if owner == self.me {
+            self.foresee_forward(memory, &forward)
+        } else {
+            Some((owner, forward, None))
+        }
+    }
+
+    /// Whether all sharers but requester and owner are this node, whose copy goes
+    /// without a word.
+    fn drops_all_at_once(&self, message: &Message, owner: NodeId, sharers: Sharers) -> bool {
+        let mut others = sharers
+            .iter(self.layout.nodes() as u16)
+            .filter(|&node| node != message.party && node != owner);
+        others.all(|node| self.would_drop_at_once(node, message.gfn))
+    }
+
+    /// The owner's part: the page is here and its vCPU does not need it.
+    fn foresee_forward(&self, memory: &impl HostMemory, message: &Message) -> Option<Foreseen> {
+        debug_assert_eq!(message.kind.role(), Role::Owner);
+        if self.held.contains(&message.gfn) {
+            return None;
+        }
+        let entry = self.table.get(memory, message.gfn);
+        let exclusive = message.kind == Kind::ForwardExclusive;
+        let data = answer(message, &entry, Kind::Data, exclusive);
+        entry.state.is_master().then_some((message.party, data, entry.frame))
+    }
+}

@@ -1,0 +1,162 @@
+//! Frames that leave before the steps that send them are taken.
+//!
+//! Who looks at a frame before taking it ([`Fabric::glance`]) and can tell which
+//! message will follow has the frame with that message written at once
+//! ([`Fabric::foresee`]), hands it to the device, and only then takes the steps
+//! that lead to it. When these come to [`Fabric::send`] with that message, it counts
+//! as sent. Until then nothing is changed: a frame that the device did not take
+//! is forgotten ([`Fabric::unforesee`]), and the message goes the usual way.
+
+use crate::fabric::{Fabric, Stopping};
+use crate::peer::Sending;
+use crate::{Outgoing, PageSlice, Transmit};
+use addr::NodeId;
+use core::array;
+use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, Kind, Message};
+
+/// A frame of messages without pages that has come, is as expected, and was not
+/// taken yet.
+#[derive(Debug)]
+pub struct Glance<'a> {
+    from: u16,
+    data: Data<'a>,
+    /// Messages in it, by channel.
+    fresh: [u32; Channel::COUNT],
+}
+
+impl<'a> Glance<'a> {
+    /// Who sent it.
+    #[must_use]
+    pub fn from(&self) -> NodeId {
+        NodeId(self.from)
+    }
+
+    /// What its messages say.
+    pub fn bodies(&self) -> impl Iterator<Item = &'a [u8; BODY_BYTES]> + use<'a> {
+        self.data.messages().map(|message| message.body)
+    }
+}
+
+/// A message that has left and was not sent yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Foreseen {
+    message: Outgoing,
+    /// The number it will have.
+    sequence: u32,
+    /// What was in its frame, as [`Sending`] has it, but for acknowledgements that
+    /// have been looked at since.
+    numbers: [u64; Channel::COUNT],
+    /// The numbers that the lowest bits stand for.
+    bases: [u32; Channel::COUNT],
+    at_ns: u64,
+}
+
+impl Fabric {
+    /// Looks at a received frame without taking it. `None` unless it will be
+    /// taken whole and in order, and has no page.
+    #[must_use]
+    pub fn glance<'a>(&self, frame: &'a [u8]) -> Option<Glance<'a>> {
+        let header = Header::parse(frame).ok()?;
+        if header.kind != Kind::Data || header.payload != 0 || self.stopping != Stopping::No {
+            return None;
+        }
+        let data = Data::parse(frame, &header, None).ok()?;
+        self.addressed(&header).ok()?;
+        let links = self.links.as_ref()?;
+        let from = links.source(&header).ok()?;
+        let peer = &links.peers[usize::from(from)];
+        let mut fresh = [0; Channel::COUNT];
+        for message in data.messages() {
+            let n = message.channel.index();
+            let earlier = &mut fresh[n];
+            let expected = peer.receivers[n].awaits(message.sequence.wrapping_sub(*earlier));
+            if !expected || *earlier >= u32::from(links.window) {
+                return None;
+            }
+            *earlier += 1;
+        }
+        peer.alive.then_some(Glance { from, data, fresh })
+    }
+
+    /// Writes the frame with which `message` will leave when it is sent next, as
+    /// [`Fabric::poll_transmit`] would. It acknowledges the frame that was
+    /// glanced at, if the message goes to where that came from. `None` where
+    /// anything else is to leave first.
+    pub fn foresee(
+        &mut self,
+        now_ns: u64,
+        message: &Outgoing,
+        glance: Option<&Glance<'_>>,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        self.note_time(now_ns);
+        let links = self.links.as_ref()?;
+        if self.stopping != Stopping::No
+            || self.foreseen.is_some()
+            || self.io.control.front().is_some()
+            || links.ready.front().is_some()
+            || (message.page.is_some() && !self.io.can_hold_page())
+        {
+            return None;
+        }
+        let peer = links.peers.get(message.to.index()).filter(|p| p.alive)?;
+        let (sequence, bit) = peer.senders[message.channel.index()].next_number(message.page)?;
+        let room = buf.len().min(links.frame_bytes);
+        let mut writer = DataWriter::new(&mut buf[..room]);
+        // A page has a frame for itself.
+        let mut numbers = [0; Channel::COUNT];
+        if message.page.is_none() {
+            (numbers, _) = peer.write_short(&mut writer);
+        }
+        if !writer.room() {
+            return None;
+        }
+        let parts = u8::from(message.page.is_some());
+        let Outgoing { channel, ref body, .. } = *message;
+        writer.push(&Message { channel, sequence, part: 0, parts, body });
+        numbers[channel.index()] |= bit;
+        let mut link = peer.link(links.window);
+        if let Some(glance) = glance.filter(|glance| glance.from() == message.to) {
+            for (awaited, fresh) in link.awaited.iter_mut().zip(glance.fresh) {
+                *awaited = awaited.wrapping_add(fresh);
+            }
+        }
+        let page = message.page.map(|frame| {
+            let (offset, len) = links.plan.slice(0);
+            PageSlice { frame, offset, len }
+        });
+        let payload = page.map_or(0, |p| p.len);
+        let header = self.io.header(peer.mac, Kind::Data);
+        let header = Header { from: links.me, epoch: links.epoch, payload, ..header };
+        let header_len = writer.finish(&header, &link);
+        let bases = array::from_fn(|n| peer.senders[n].base());
+        let (message, at_ns) = (*message, self.io.now_ns);
+        self.foreseen = Some(Foreseen { message, sequence, numbers, bases, at_ns });
+        Some(Transmit { header_len, page })
+    }
+
+    /// The device did not take the frame that [`Fabric::foresee`] wrote.
+    pub fn unforesee(&mut self) {
+        self.foreseen = None;
+    }
+
+    /// Whether a message has left that was not sent yet.
+    #[inline]
+    #[must_use]
+    pub fn has_foreseen(&self) -> bool {
+        self.foreseen.is_some()
+    }
+
+    /// Takes a message that is sent for the one that has left, if it is.
+    pub(crate) fn recognise(&mut self, message: &Outgoing) -> Option<Sending> {
+        let senders = &self.links.as_ref()?.peers.get(message.to.index())?.senders;
+        let sender = &senders[message.channel.index()];
+        let next = sender.next_number(message.page).map(|(sequence, _)| sequence);
+        let is_it = |f: &mut Foreseen| f.message == *message && next == Some(f.sequence);
+        let Foreseen { numbers, bases, at_ns, .. } = self.foreseen.take_if(is_it)?;
+        let acknowledged = |n: usize| senders[n].base().wrapping_sub(bases[n]);
+        let numbers = array::from_fn(|n| numbers[n].checked_shr(acknowledged(n)).unwrap_or(0));
+        self.io.counters.frames_out[Kind::Data.index()] += 1;
+        Some(Sending { node: message.to.0, numbers, at_ns })
+    }
+}

@@ -1,0 +1,150 @@
+//! What somebody waits for leaves first: protocol and transport are looked at for
+//! what they will send ([`coherence::Foreseen`], [`fabric::Glance`]), that goes to
+//! the device, and then both take their steps.
+//!
+//! Nothing comes between. The steps decide as ever, and if they do not send what
+//! was foreseen, this node stops: [`Fatal::Unforeseen`].
+
+use super::cluster::{Cluster, Fatal, is_among};
+use super::outbox::outgoing;
+use super::{Guest, Node};
+use addr::{Access, Gfn};
+use coherence::{Kind, Message};
+use fabric::{Fabric, Outgoing, Transmit};
+use paging::HostMemory;
+
+impl Cluster {
+    /// The answer to a request that has come in this frame, written to `header`.
+    fn foresee_answer(
+        &self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        bytes: &[u8],
+        memory: &impl HostMemory,
+        header: &mut [u8],
+    ) -> Option<Transmit> {
+        if self.has_output() {
+            return None;
+        }
+        let glance = fabric.glance(bytes)?;
+        let mut request = None;
+        let mut ends = self.ends.len();
+        for body in glance.bodies() {
+            let message = Message::from_bytes(body)?;
+            match (message.kind, request) {
+                (Kind::Done, None) => ends += 1,
+                (Kind::Done, Some(_)) | (_, Some(_)) => return None,
+                (_, None) => request = Some(message),
+            }
+        }
+        let request = request?;
+        // Ends of transactions that must be handled before it may lead to more.
+        let among = |end: &Message| end.kind == Kind::Done && is_among(request.gfn, end);
+        let come = || glance.bodies().filter_map(Message::from_bytes);
+        if ends >= super::cluster::ENDS_MAX
+            || self.ends.iter().any(|(_, end)| among(end))
+            || (ends > self.ends.len() && come().any(|end| among(&end)))
+            || self.outbox().ends_patience(request.gfn)
+        {
+            return None;
+        }
+        let (to, message, page) =
+            self.coherence().foresee_answer(memory, glance.from(), &request)?;
+        fabric.foresee(now_ns, &outgoing(to, message, page), Some(&glance), header)
+    }
+
+    /// The request that [`Cluster::access`] will make for a page.
+    #[must_use]
+    pub fn foresee_fetch(
+        &self,
+        memory: &impl HostMemory,
+        gfn: Gfn,
+        access: Access,
+    ) -> Option<Outgoing> {
+        if self.has_output() || self.outbox().ends_patience(gfn) {
+            return None;
+        }
+        let (to, message) = self.coherence().foresee_fetch(memory, gfn, access)?;
+        Some(outgoing(to, message, None))
+    }
+
+    /// Sends what has left already, the steps to which have been taken.
+    fn keep_word(&mut self, fabric: &mut Fabric, now_ns: u64) {
+        self.flush_outbox(fabric, now_ns);
+        if fabric.has_foreseen() {
+            self.fail(Fatal::Unforeseen);
+        }
+    }
+}
+
+impl Node {
+    /// Looks at a frame that has come, before [`Node::frame`] takes it. If it can
+    /// be told what that will send, it is written to `header`, to be handed to the
+    /// device; then comes [`Node::foresaw`] or, if the device has not taken it,
+    /// [`Node::unforesee`], and the frame itself next.
+    pub fn foresee(
+        &mut self,
+        tsc: u64,
+        bytes: &[u8],
+        memory: &impl HostMemory,
+        header: &mut [u8],
+    ) -> Option<Transmit> {
+        let cluster = self.cluster.as_ref()?;
+        let now_ns = self.clock.ns(tsc);
+        let transmit = cluster.foresee_answer(&mut self.fabric, now_ns, bytes, memory, header)?;
+        self.serving_since = tsc;
+        Some(transmit)
+    }
+
+    /// What was foreseen is with the device.
+    pub fn foresaw(&mut self, tsc: u64, with_page: bool) {
+        if with_page {
+            self.stages.serve.record(tsc.saturating_sub(self.serving_since));
+        }
+    }
+
+    /// The device has not taken what was foreseen: it leaves as usual.
+    pub fn unforesee(&mut self) {
+        self.fabric.unforesee();
+    }
+
+    /// The frame with which a request leaves before the protocol takes the steps
+    /// to it, as [`Node::foresee`] has it for answers. Those steps come next, and
+    /// then [`Node::keep_word`].
+    pub fn foresee_request(
+        &mut self,
+        tsc: u64,
+        request: &Outgoing,
+        header: &mut [u8],
+    ) -> Option<Transmit> {
+        self.fabric.foresee(self.clock.ns(tsc), request, None, header)
+    }
+
+    /// Sends what has left already, the steps to which have been taken.
+    pub fn keep_word(&mut self, tsc: u64) {
+        if self.fabric.has_foreseen()
+            && let Some(cluster) = &mut self.cluster
+        {
+            cluster.keep_word(&mut self.fabric, self.clock.ns(tsc));
+        }
+    }
+
+    /// The frame with the request that the guest's last fault makes, if that can
+    /// be told: as [`Node::foresee`] has it, and next comes [`Node::ask`].
+    pub fn foresee_guest(
+        &mut self,
+        tsc: u64,
+        guest: &mut Guest,
+        header: &mut [u8],
+    ) -> Option<Transmit> {
+        let request = guest.foreseen()?;
+        self.foresee_request(tsc, &request, header)
+    }
+
+    /// Takes the steps of the guest's last fault, if they have not been.
+    pub fn ask(&mut self, tsc: u64, guest: &mut Guest, memory: &mut impl HostMemory) {
+        let Some(cluster) = &mut self.cluster else { return };
+        guest.ask(cluster, memory, self.clock.ns(tsc));
+        self.keep_word(tsc);
+    }
+}
