@@ -115,12 +115,15 @@ impl Link {
     /// anything came.
     pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = false;
-        for _ in 0..BATCH {
-            if !self.has_frame() {
+        for n in 0..BATCH {
+            if n > 0 && !self.has_frame() {
                 break;
             }
             let tsc = clock::now_tsc();
-            self.answer(tsc);
+            // What a guest waits for is no request.
+            if guest.as_ref().is_none_or(|guest| !guest.is_waiting()) {
+                self.answer(tsc);
+            }
             let (node, memory) = (&mut self.node, &mut self.memory);
             let Some(probed) = &mut self.nic else { break };
             let unfolder = &mut self.unfolder;

@@ -73,9 +73,8 @@ impl Coherence {
         }
         match message.kind.role() {
             Role::Home if home != self.me => return bad("this node is not its home"),
-            Role::Home => self.asked_for = (message.gfn, index),
             Role::Owner if home != from => return bad("only the home may ask that"),
-            _ => {}
+            _ => self.asked_for = (message.gfn, home, index),
         }
         self.perform(env, from, message, page)
     }

@@ -41,12 +41,15 @@ pub(crate) fn is_upgrade(message: &Message, owner: NodeId, sharers: Sharers, nod
 
 impl Coherence {
     pub(crate) fn home_of(&self, gfn: Gfn) -> NodeId {
+        if self.asked_for.0 == gfn {
+            return self.asked_for.1;
+        }
         self.layout.home(gfn).expect("a page of RAM").0
     }
 
     fn index_of(&self, gfn: Gfn) -> u64 {
-        if self.asked_for.0 == gfn {
-            return self.asked_for.1;
+        if (gfn, self.me) == (self.asked_for.0, self.asked_for.1) {
+            return self.asked_for.2;
         }
         let (home, index) = self.layout.home(gfn).expect("a page of RAM");
         assert_eq!(home, self.me, "a page of this home");

@@ -134,9 +134,8 @@ pub struct Coherence {
     table: PageTable,
     pool: FramePool,
     directory: Directory,
-    /// A page of this home, and its index there: the one that the last message
-    /// to the home was about.
-    asked_for: (Gfn, u64),
+    /// The page that the last message was about, its home, and its index there.
+    asked_for: (Gfn, NodeId, u64),
     open: Slots<Open>,
     /// Pages whose eviction is open: few, so that a fetch can look at them all.
     leaving: Vec<Gfn>,
@@ -186,7 +185,7 @@ impl Coherence {
         Coherence {
             me,
             directory: Directory::new(layout.pages_of(me)),
-            asked_for: (Gfn(u64::MAX), 0),
+            asked_for: (Gfn(u64::MAX), me, 0),
             open: Slots::with_room_for(limits.open_max + limits.puts_max),
             leaving: Vec::with_capacity(limits.puts_max),
             busy: Slots::with_room_for(busy_max.min(OPEN_AT_START)),

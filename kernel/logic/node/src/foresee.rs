@@ -5,7 +5,7 @@
 //! Nothing comes between. The steps decide as ever, and if they do not send what
 //! was foreseen, this node stops: [`Fatal::Unforeseen`].
 
-use super::cluster::{Cluster, Fatal, is_among};
+use super::cluster::{Cluster, ENDS_MAX, Fatal, is_among};
 use super::outbox::outgoing;
 use super::{Guest, Node};
 use addr::{Access, Gfn};
@@ -27,23 +27,19 @@ impl Cluster {
             return None;
         }
         let glance = fabric.glance(bytes)?;
-        let mut request = None;
-        let mut ends = self.ends.len();
-        for body in glance.bodies() {
-            let message = Message::from_bytes(body)?;
-            match (message.kind, request) {
-                (Kind::Done, None) => ends += 1,
-                (Kind::Done, Some(_)) | (_, Some(_)) => return None,
-                (_, None) => request = Some(message),
-            }
-        }
-        let request = request?;
-        // Ends of transactions that must be handled before it may lead to more.
-        let among = |end: &Message| end.kind == Kind::Done && is_among(request.gfn, end);
-        let come = || glance.bodies().filter_map(Message::from_bytes);
-        if ends >= super::cluster::ENDS_MAX
-            || self.ends.iter().any(|(_, end)| among(end))
-            || (ends > self.ends.len() && come().any(|end| among(&end)))
+        // A request, and perhaps the end of another transaction before it.
+        let mut bodies = glance.bodies();
+        let first = Message::from_bytes(bodies.next()?)?;
+        let (end, request) = match (first.kind, bodies.next()) {
+            (Kind::Done, Some(second)) => (Some(first), Message::from_bytes(second)?),
+            (_, None) => (None, first),
+            (_, Some(_)) => return None,
+        };
+        let is_before = |end: &Message| is_among(request.gfn, end);
+        if bodies.next().is_some()
+            || self.ends.len() + 1 >= ENDS_MAX
+            || end.as_ref().is_some_and(is_before)
+            || self.ends.iter().any(|(_, end)| is_before(end))
             || self.outbox().ends_patience(request.gfn)
         {
             return None;
@@ -137,8 +133,7 @@ impl Node {
         guest: &mut Guest,
         header: &mut [u8],
     ) -> Option<Transmit> {
-        let request = guest.foreseen()?;
-        self.foresee_request(tsc, &request, header)
+        self.foresee_request(tsc, guest.foreseen()?, header)
     }
 
     /// Takes the steps of the guest's last fault, if they have not been.

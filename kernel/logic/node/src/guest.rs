@@ -186,7 +186,7 @@ impl Guest {
 
     /// Runs the guest to its next exit and deals with it.
     pub fn step<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
-        if self.wait != Wait::Nothing
+        if self.is_waiting()
             && let Some(step) = self.settle_wait(at)
         {
             return step;
@@ -283,8 +283,14 @@ impl Guest {
     }
 
     /// The request of the last fault, if that can be told and has not been made.
-    pub(crate) fn foreseen(&self) -> Option<Outgoing> {
-        self.foreseen
+    pub(crate) fn foreseen(&self) -> Option<&Outgoing> {
+        self.foreseen.as_ref()
+    }
+
+    /// Whether it waits for a page or an answer.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.wait != Wait::Nothing
     }
 
     /// Whether [`super::Node::ask`] has something to do.

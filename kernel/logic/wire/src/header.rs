@@ -1,7 +1,7 @@
 //! The header that every frame begins with, and its check.
 
 use crate::bytes::{put, take, u16_at, u32_at, u64_at};
-use crate::{ETHERTYPE, HEADER_BYTES, Kind, Mac, VERSION, WireError};
+use crate::{ETHERTYPE, HEADER_BYTES, Kind, MESSAGE_BYTES, Mac, VERSION, WireError};
 
 /// Offset of the check.
 const CHECK: usize = 20;
@@ -91,15 +91,23 @@ fn hash(header: &[u8]) -> u32 {
     // The rotation brings the high bits, which a multiplication moves
     // nowhere, down to where the next one spreads them.
     let step = |state: u64, word: u64| (state ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
-    let (words, rest) = header.as_chunks::<8>();
-    debug_assert!(rest.is_empty());
     let mut state = header.len() as u64 ^ MULTIPLIER;
-    let Some((first, rest)) = words.split_first_chunk::<{ CHECK / 8 + 1 }>() else { return 0 };
-    for word in &first[..CHECK / 8] {
-        state = step(state, u64::from_le_bytes(*word));
+    let Some((first, rest)) = header.split_first_chunk::<HEADER_BYTES>() else { return 0 };
+    for (n, word) in first.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        state = step(state, if n == CHECK / 8 { word & 0xFFFF_FFFF } else { word });
     }
-    state = step(state, u64::from_le_bytes(first[CHECK / 8]) & 0xFFFF_FFFF);
-    for word in rest {
+    // By messages, and the link block has as many bytes as one: short loops of a
+    // known length need no counting.
+    let (messages, rest) = rest.as_chunks::<MESSAGE_BYTES>();
+    for message in messages {
+        for word in message.as_chunks::<8>().0 {
+            state = step(state, u64::from_le_bytes(*word));
+        }
+    }
+    let (words, rest) = rest.as_chunks::<8>();
+    debug_assert!(rest.is_empty());
+    for word in words {
         state = step(state, u64::from_le_bytes(*word));
     }
     (state ^ (state >> 32)) as u32

@@ -174,7 +174,7 @@ impl<'a> Payload<'a> {
 pub struct Data<'a> {
     /// Acknowledgements and grants.
     pub link: Link,
-    messages: &'a [[u8; MESSAGE_BYTES]],
+    messages: Messages<'a>,
     /// The page or the part of it that belongs to the only message.
     pub payload: Payload<'a>,
 }
@@ -182,8 +182,9 @@ pub struct Data<'a> {
 impl<'a> Data<'a> {
     /// The messages, in the order they were written.
     #[inline]
-    pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
-        self.messages.iter().filter_map(|m| Message::parse(m).ok())
+    #[must_use]
+    pub fn messages(&self) -> Messages<'a> {
+        self.messages
     }
 
     /// Checks and reads a Data frame that has this header; its payload lies
@@ -206,16 +207,44 @@ impl<'a> Data<'a> {
         }
         let payload = Payload::find(frame, end, header, apart)?;
         let (messages, _) = whole[LINK_END..].as_chunks::<MESSAGE_BYTES>();
-        if count == 0 || payload.len() > PAGE_SIZE {
+        let Some((first, later)) = messages.split_first() else {
+            return Err(WireError::Malformed);
+        };
+        let first = Message::parse(first)?;
+        let paged = !payload.is_empty();
+        if payload.len() > PAGE_SIZE || paged != (first.parts != 0) || (paged && count != 1) {
             return Err(WireError::Malformed);
         }
-        for m in messages {
-            let paged = Message::parse(m)?.parts != 0;
-            if paged == payload.is_empty() || (paged && count != 1) {
+        for m in later {
+            if Message::parse(m)?.parts != 0 {
                 return Err(WireError::Malformed);
             }
         }
+        let messages = Messages { first: Some(first), later };
         Ok(Data { link: Link::read(b), messages, payload })
+    }
+}
+
+/// The messages of a Data frame, in the order they were written. Most frames have
+/// one or two, and the first is read once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Messages<'a> {
+    first: Option<Message<'a>>,
+    later: &'a [[u8; MESSAGE_BYTES]],
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Message<'a>> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let (next, later) = self.later.split_first()?;
+        self.later = later;
+        // They were read before.
+        Message::parse(next).ok()
     }
 }
 
