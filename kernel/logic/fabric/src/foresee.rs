@@ -12,16 +12,16 @@ use crate::peer::Sending;
 use crate::{Outgoing, PageSlice, Transmit};
 use addr::NodeId;
 use core::array;
-use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, Kind, Message};
+use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, Kind, Message, Messages};
 
 /// A frame of messages without pages that has come, is as expected, and was not
 /// taken yet.
 #[derive(Debug)]
 pub struct Glance<'a> {
     from: u16,
-    data: Data<'a>,
-    /// Messages in it, by channel.
-    fresh: [u32; Channel::COUNT],
+    messages: Messages<'a>,
+    /// How many there are, by channel.
+    fresh: [u8; Channel::COUNT],
 }
 
 impl<'a> Glance<'a> {
@@ -33,7 +33,7 @@ impl<'a> Glance<'a> {
 
     /// What its messages say.
     pub fn bodies(&self) -> impl Iterator<Item = &'a [u8; BODY_BYTES]> + use<'a> {
-        self.data.messages().map(|message| message.body)
+        self.messages.map(|message| message.body)
     }
 }
 
@@ -60,22 +60,22 @@ impl Fabric {
         if header.kind != Kind::Data || header.payload != 0 || self.stopping != Stopping::No {
             return None;
         }
-        let data = Data::parse(frame, &header, None).ok()?;
+        let messages = Data::parse(frame, &header, None).ok()?.messages();
         self.addressed(&header).ok()?;
         let links = self.links.as_ref()?;
         let from = links.source(&header).ok()?;
         let peer = &links.peers[usize::from(from)];
         let mut fresh = [0; Channel::COUNT];
-        for message in data.messages() {
+        for message in messages {
             let n = message.channel.index();
-            let earlier = &mut fresh[n];
-            let expected = peer.receivers[n].awaits(message.sequence.wrapping_sub(*earlier));
-            if !expected || *earlier >= u32::from(links.window) {
+            let earlier: &mut u8 = &mut fresh[n];
+            let first = message.sequence.wrapping_sub(u32::from(*earlier));
+            if !peer.receivers[n].awaits(first) || *earlier >= links.window {
                 return None;
             }
             *earlier += 1;
         }
-        peer.alive.then_some(Glance { from, data, fresh })
+        peer.alive.then_some(Glance { from, messages, fresh })
     }
 
     /// Writes the frame with which `message` will leave when it is sent next, as
@@ -118,7 +118,7 @@ impl Fabric {
         let mut link = peer.link(links.window);
         if let Some(glance) = glance.filter(|glance| glance.from() == message.to) {
             for (awaited, fresh) in link.awaited.iter_mut().zip(glance.fresh) {
-                *awaited = awaited.wrapping_add(fresh);
+                *awaited = awaited.wrapping_add(fresh.into());
             }
         }
         let page = message.page.map(|frame| {
