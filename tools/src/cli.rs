@@ -1,6 +1,6 @@
 //! The command line: verbs and their options.
 
-use crate::bench::Setup;
+use crate::bench::{Setup, Workload};
 use clap::{Args, Parser, Subcommand};
 use runner::{Faults, LinkOptions, MemorySize, NODES_MAX};
 use std::ffi::OsString;
@@ -266,20 +266,27 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Bench {
     /// What it costs to touch a page that another node holds.
     RemoteFault(RemoteFaultArgs),
-    /// The same touches on Pangaea and on what people use instead.
+    /// The same work on Pangaea and on what people use instead.
     Peers(PeersArgs),
 }
 
 /// Options of `bench peers`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PeersArgs {
-    /// Local memory; twice as much is touched.
+    /// Local memory; twice as much is used.
     #[arg(long, value_name = "SIZE", default_value = "128M")]
     pub(crate) memory: MemorySize,
-    /// How many reads of remote pages (memory sets a limit); the other
-    /// workloads touch two or four times as many pages.
+    /// Run these only, separated by commas; stress and redis are programs of
+    /// Debian, and are left out where a set-up has no operating system.
+    #[arg(long, value_name = "WORKLOAD", value_delimiter = ',')]
+    pub(crate) workloads: Vec<Workload>,
+    /// How many reads of remote pages (memory sets a limit); the other passes
+    /// touch two or four times as many pages.
     #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=16384))]
     pub(crate) touches: u32,
+    /// How many GETs, and as many SETs, redis-benchmark sends.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub(crate) requests: u32,
     /// Measure these only, separated by commas.
     #[arg(long, value_name = "SETUP", value_delimiter = ',')]
     pub(crate) only: Vec<Setup>,

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 
 /// What marks a measure on the guest's console.
 const PREFIX: &str = "@bench ";
+/// What marks a line that one of the guest's programs has printed; its name
+/// and the line follow.
+const SAID: &str = "@said ";
 /// Parts that a distribution is divided into.
 pub(super) const STEPS: usize = 400;
 
@@ -74,16 +77,30 @@ pub(super) enum Line {
         /// `end`.
         name: String,
     },
+    /// What a program has printed, as it is.
+    #[serde(skip)]
+    Said {
+        /// Which program.
+        program: String,
+        /// One line.
+        text: String,
+    },
+}
+
+/// Reads one line, if it is one of the guest's words.
+fn read_line(line: &str) -> Option<Line> {
+    if let Some(rest) = line.strip_prefix(SAID) {
+        let (program, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        return Some(Line::Said { program: program.to_owned(), text: text.to_owned() });
+    }
+    serde_json::from_str(line.strip_prefix(PREFIX)?).ok()
 }
 
 /// Takes the whole lines out of `pending` and reads the guest's words in them.
 pub(super) fn take_lines(pending: &mut Vec<u8>) -> Vec<Line> {
     let Some(end) = pending.iter().rposition(|&b| b == b'\n') else { return Vec::new() };
     let whole: Vec<u8> = pending.drain(..=end).collect();
-    String::from_utf8_lossy(&whole)
-        .lines()
-        .filter_map(|line| serde_json::from_str(line.strip_prefix(PREFIX)?).ok())
-        .collect()
+    String::from_utf8_lossy(&whole).lines().filter_map(read_line).collect()
 }
 
 /// What a measure comes to.
@@ -170,6 +187,8 @@ pub(super) struct Measured {
     stages: BTreeMap<(u64, u64), Value>,
     /// The nodes' last `report` events.
     reports: BTreeMap<u64, Value>,
+    /// What programs have printed, by their names.
+    said: BTreeMap<String, String>,
     /// The guest has said its last word.
     complete: bool,
 }
@@ -190,6 +209,11 @@ impl Measured {
             Line::Stage { text } => return Ok(Some(text)),
             Line::Error { reason } => bail!("the measurement failed: {reason}"),
             Line::End { name } => self.complete |= name == "end",
+            Line::Said { program, text } => {
+                let said = self.said.entry(program).or_default();
+                said.push_str(&text);
+                said.push('\n');
+            }
         }
         Ok(None)
     }
@@ -220,6 +244,12 @@ impl Measured {
     pub(super) fn check_complete(&self) -> Result<()> {
         ensure!(self.complete, "the guest ended before it had measured everything");
         Ok(())
+    }
+
+    /// What a program has printed.
+    pub(super) fn said(&self, program: &str) -> Result<&str> {
+        let said = self.said.get(program).map(String::as_str);
+        said.with_context(|| format!("{program} has printed nothing"))
     }
 
     /// A distribution that must be there.
@@ -274,6 +304,18 @@ mod tests {
         pending
             .extend(b"@bench {\"name\":\"s\",\"hz\":1,\"count\":1,\"sum\":7,\"quantiles\":[7]}\n");
         assert!(matches!(&take_lines(&mut pending)[..], [Line::Samples { count: 1, .. }]));
+    }
+
+    #[test]
+    fn what_programs_print_is_kept_by_their_names() {
+        let mut pending = b"@said a one two\r\n@said b {\"x\"}\n@said a\nsaid c\n".to_vec();
+        let mut measured = Measured::default();
+        for line in take_lines(&mut pending) {
+            assert_eq!(measured.take(line).unwrap(), None);
+        }
+        assert_eq!(measured.said("a").unwrap(), "one two\n\n");
+        assert_eq!(measured.said("b").unwrap(), "{\"x\"}\n");
+        assert!(measured.said("c").is_err());
     }
 
     #[test]

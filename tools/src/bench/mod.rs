@@ -13,7 +13,7 @@ mod peers;
 mod plot;
 mod result;
 
-pub(crate) use peers::{Setup, peers};
+pub(crate) use peers::{Setup, Workload, peers};
 
 use crate::cli::RemoteFaultArgs;
 use crate::progress::Progress;

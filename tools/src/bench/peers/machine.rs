@@ -14,11 +14,16 @@ use std::process::Stdio;
 /// The cloud kernel has no driver for the e1000; this one has.
 const KERNEL: &str = "linux-image-amd64";
 /// The programs beside busybox: their packages and their files there.
-const PROGRAMS: [(&str, &[&str]); 3] = [
+const PROGRAMS: [(&str, &[&str]); 6] = [
     ("busybox-static", &["bin/busybox"]),
     ("nbd-client", &["sbin/nbd-client"]),
     ("nbd-server", &["bin/nbd-server"]),
+    ("redis-server", &["usr/bin/redis-server"]),
+    ("redis-tools", &["usr/bin/redis-cli", "usr/bin/redis-benchmark"]),
+    ("stress-ng", &["usr/bin/stress-ng"]),
 ];
+/// The folders of scripts in `tests/peers/machine`.
+const SCRIPTS: [&str; 2] = ["roles", "workloads"];
 /// The kernel's modules that a role loads.
 const MODULES: [&str; 6] = ["e1000", "nbd", "irqbypass", "kvm", "ccp", "kvm-amd"];
 /// The bare guests that run on KVM.
@@ -54,9 +59,11 @@ impl LinuxFiles {
             files.push((format!("peers/{guest}"), std::fs::read(guests.join(guest))?));
         }
         let machine = workspace().join("tests/peers/machine");
-        for entry in std::fs::read_dir(machine.join("roles"))?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push((format!("peers/roles/{name}"), std::fs::read(entry.path())?));
+        for folder in SCRIPTS {
+            for entry in std::fs::read_dir(machine.join(folder))?.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                files.push((format!("peers/{folder}/{name}"), std::fs::read(entry.path())?));
+            }
         }
         let init = std::fs::read_to_string(machine.join("init"))?;
         let archive = archive::build(&contents, &init, &files)?;

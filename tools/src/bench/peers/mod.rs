@@ -1,33 +1,42 @@
-//! `cargo pangaea bench peers`: the same touches on Pangaea and on what
-//! people use instead, one after the other in one run.
+//! `cargo pangaea bench peers`: the same work on Pangaea and on what people
+//! use instead, one after the other in one run.
 //!
 //! Each [`Setup`] is two emulated machines with the same NIC and the same
-//! link between them. The touches are `guests::workloads` for all. What a
-//! Linux machine runs is in `tests/peers`; [`machine`] puts it together,
-//! [`result`] makes the table.
+//! link between them. The touches are `guests::workloads` for all; the other
+//! [`Workload`]s are programs of Debian. What a Linux machine runs is in
+//! `tests/peers`; [`machine`] puts it together, [`result`] and [`programs`]
+//! make the tables.
 
 mod exits;
 mod machine;
+mod programs;
 mod result;
 mod setup;
+mod workload;
 
 pub(crate) use setup::Setup;
+pub(crate) use workload::Workload;
 
 use super::measure::{Measured, take_lines};
 use super::{COUNT_INSTRUCTIONS, hosting, plot, write};
 use crate::cli::PeersArgs;
 use crate::progress::Progress;
+use crate::temporary::TemporaryFile;
 use crate::{compile, doctor, payload, report, signals, system};
 use anyhow::{Context, Result, bail};
 use exits::Exits;
 use machine::LinuxFiles;
+use payload::GuestFiles;
+use programs::Programs;
 use result::Outcome;
 use runner::{
     ClusterConfig, Effect, Kind, LinkOptions, MemorySize, NodeOverride, Port, Recipe, Session,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use workload::Sizes;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,6 +50,7 @@ const LINUX_WORDS: &str = "console=ttyS0 quiet panic=-1 no_timer_check";
 /// What all set-ups have in common.
 struct Bench<'a> {
     args: &'a PeersArgs,
+    sizes: Sizes,
     progress: Progress,
     image: PathBuf,
     /// The folder of the bare guests.
@@ -51,24 +61,54 @@ struct Bench<'a> {
 
 /// Measures every set-up and prints the table.
 pub(crate) fn peers(args: &PeersArgs) -> Result<u8> {
+    let chosen = chosen(args)?;
     let progress = Progress::new();
     let recipe = recipe(LINUX_MACHINE)?;
     system::ensure(&doctor::emulator_needs(&recipe), &progress)?;
     let image = compile::node_image(&progress)?;
     let guests = compile::build("pangaea-guests", &progress)?;
     let linux = LinuxFiles::prepare(&guests, &progress)?;
-    let bench = Bench { args, progress, image, guests, linux, started: Instant::now() };
-    let all = args.only.is_empty() && !args.exits;
-    let chosen = |setup: &Setup| all || args.only.contains(setup);
-    let mut measured = Vec::new();
-    for setup in Setup::ALL.into_iter().filter(chosen) {
-        let result = bench.run(setup).with_context(|| format!("{} failed", setup.title()))?;
-        measured.push((setup, result));
+    let sizes =
+        Sizes { local_mib: args.memory.mib(), touches: args.touches, requests: args.requests };
+    let bench = Bench { args, sizes, progress, image, guests, linux, started: Instant::now() };
+    let mut touches = Vec::new();
+    let mut programs = Programs::default();
+    for (setup, workload) in chosen {
+        let failed = || format!("{} failed ({workload:?})", setup.title());
+        let measured = bench.run(setup, workload).with_context(failed)?;
+        match workload {
+            Workload::Touches => touches.push((setup, measured)),
+            Workload::Stress | Workload::Redis => {
+                programs.take(setup, workload, &measured, sizes).with_context(failed)?;
+            }
+        }
     }
+    let all = args.only.is_empty() && args.workloads.is_empty();
     let exits = if all || args.exits { Some(bench.exits()?) } else { None };
     bench.progress.clear();
-    publish(&measured, exits, args)?;
+    let linux = self::recipe(LINUX_MACHINE)?;
+    let outcome = Outcome::new(&touches, programs, sizes, &linux, exits)?;
+    publish(&outcome, &touches, args)?;
     Ok(0)
+}
+
+/// What is to run, in this order.
+fn chosen(args: &PeersArgs) -> Result<Vec<(Setup, Workload)>> {
+    let anything = args.only.is_empty() && args.workloads.is_empty();
+    if anything && args.exits {
+        return Ok(Vec::new());
+    }
+    let setups = Setup::ALL.into_iter().filter(|s| args.only.is_empty() || args.only.contains(s));
+    let wanted = |w: &Workload| args.workloads.is_empty() || args.workloads.contains(w);
+    let pairs = setups.flat_map(|s| Workload::ALL.into_iter().filter(wanted).map(move |w| (s, w)));
+    let chosen: Vec<_> = pairs.filter(|(setup, workload)| setup.runs(*workload)).collect();
+    if chosen.is_empty() {
+        bail!(
+            "the chosen set-ups have no operating system for the chosen workloads; \
+             add touches to --workloads, or pangaea or nbd-swap to --only"
+        );
+    }
+    Ok(chosen)
 }
 
 fn recipe(name: &str) -> Result<Recipe> {
@@ -80,36 +120,63 @@ fn mebibytes(mib: u64) -> Result<MemorySize> {
     Ok(format!("{}M", mib.next_multiple_of(2)).parse()?)
 }
 
+/// What is said of a run while it goes on.
+fn title(setup: Setup, workload: Workload) -> String {
+    format!("{}, {workload:?}", setup.title())
+}
+
+/// The folder of a run's logs.
+fn log_name(setup: Setup, workload: Workload) -> String {
+    format!("{setup:?}-{workload:?}")
+}
+
 impl Bench<'_> {
     /// Boots a set-up's machines and lets them measure.
-    fn run(&self, setup: Setup) -> Result<Measured> {
+    fn run(&self, setup: Setup, workload: Workload) -> Result<Measured> {
         match setup {
-            Setup::Pangaea => self.pangaea(setup),
-            _ => self.linux(setup),
+            Setup::Pangaea => self.pangaea(workload),
+            _ => self.linux(setup, workload),
         }
     }
 
     /// Two nodes, of which the second has room for everything.
-    fn pangaea(&self, setup: Setup) -> Result<Measured> {
-        let words = format!("touches={}", self.args.touches);
-        let payload = payload::pack(&self.guests.join("touch"), None, &words)?;
+    fn pangaea(&self, workload: Workload) -> Result<Measured> {
+        let payload = self.guest(workload)?;
         let lender = mebibytes(3 * self.args.memory.mib())?;
-        let mut config = self.config("pangaea", PANGAEA_MACHINE)?;
+        let mut config = self.config(&log_name(Setup::Pangaea, workload), PANGAEA_MACHINE)?;
         config.memory = self.args.memory;
         config.image = self.image.clone();
         config.payload = Some(payload.path().to_owned());
         let changes = NodeOverride { memory: Some(lender), ..NodeOverride::default() };
         config.overrides.insert(1, changes);
-        self.drive(setup.title(), &config)
+        self.drive(&title(Setup::Pangaea, workload), &config)
+    }
+
+    /// Pangaea's guest: the bare one, or Debian with a workload's script as
+    /// its command.
+    fn guest(&self, workload: Workload) -> Result<TemporaryFile> {
+        let words = self.sizes.words(workload);
+        let Some(script) = workload.script() else {
+            return payload::pack(&self.guests.join("touch"), None, &words.join(" "));
+        };
+        let path = compile::workspace().join("tests/peers/machine/workloads").join(script);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("the script {} cannot be read", path.display()))?;
+        let mut command: Vec<OsString> = vec!["env".into()];
+        command.extend(words.into_iter().map(OsString::from));
+        command.extend(["sh".into(), "-c".into(), text.into()]);
+        let guest = GuestFiles::find(None, None, None, &self.progress)?;
+        // Nothing waits for the end record; the script has a last word.
+        let initrd = guest.initrd_with(&command, "bench")?;
+        payload::pack(&guest.kernel, Some(&initrd), &guest.command_line)
     }
 
     /// Two Linux machines.
-    fn linux(&self, setup: Setup) -> Result<Measured> {
-        let local_mib = self.args.memory.mib();
-        let [memory, server_memory] = Setup::memory_mib(local_mib);
-        let [words, server_words] = setup.words(local_mib, self.args.touches);
+    fn linux(&self, setup: Setup, workload: Workload) -> Result<Measured> {
+        let [memory, server_memory] = Setup::memory_mib(self.sizes.local_mib);
+        let [words, server_words] = setup.words(workload, self.sizes);
         let initrd = self.linux.initrd.path().to_owned();
-        let mut config = self.config(&format!("{setup:?}"), LINUX_MACHINE)?;
+        let mut config = self.config(&log_name(setup, workload), LINUX_MACHINE)?;
         config.memory = mebibytes(memory)?;
         config.image = self.linux.kernel.clone();
         config.payload = Some(initrd.clone());
@@ -122,7 +189,7 @@ impl Bench<'_> {
             ..NodeOverride::default()
         };
         config.overrides = BTreeMap::from([(0, user), (1, server)]);
-        self.drive(setup.title(), &config)
+        self.drive(&title(setup, workload), &config)
     }
 
     /// One machine each, whose emulator counts instructions.
@@ -168,11 +235,12 @@ impl Bench<'_> {
         let cluster = hosting::start(config.clone())?;
         let mut session = Session::new(config.nodes, config.recipe.direct, None);
         let mut measured = Measured::default();
-        let mut pending = [Vec::new(), Vec::new()];
+        // A command's output has a port of its own under Pangaea.
+        let mut pending: BTreeMap<(u32, Port), Vec<u8>> = BTreeMap::new();
         loop {
             if let Ok(message) = cluster.next(TICK) {
-                if let Kind::Bytes(Port::Console, bytes) = &message.kind {
-                    let pending = &mut pending[message.node as usize];
+                if let Kind::Bytes(port, bytes) = &message.kind {
+                    let pending = pending.entry((message.node, *port)).or_default();
                     pending.extend(bytes);
                     for line in take_lines(pending) {
                         if let Some(text) = measured.take(line)? {
@@ -189,7 +257,7 @@ impl Bench<'_> {
                 return Ok(measured);
             }
             if let Some(ended) = session.ended(cluster.elapsed()) {
-                let text = pending.iter().map(|p| String::from_utf8_lossy(p)).collect::<String>();
+                let text = pending.values().map(|p| String::from_utf8_lossy(p)).collect::<String>();
                 bail!("a machine ended too early; {} {}", ended.sentence, text.trim());
             }
             let seconds = self.started.elapsed().as_secs();
@@ -213,12 +281,10 @@ impl Bench<'_> {
 }
 
 /// Prints the result, and writes it and its plot to files.
-fn publish(measured: &[(Setup, Measured)], exits: Option<Exits>, args: &PeersArgs) -> Result<()> {
-    let linux = recipe(LINUX_MACHINE)?;
-    let outcome = Outcome::new(measured, args.memory.bytes(), args.touches, &linux, exits)?;
-    let text = serde_json::to_string_pretty(&outcome)? + "\n";
+fn publish(outcome: &Outcome, touches: &[(Setup, Measured)], args: &PeersArgs) -> Result<()> {
+    let text = serde_json::to_string_pretty(outcome)? + "\n";
     let mut reads = BTreeMap::new();
-    for (setup, m) in measured {
+    for (setup, m) in touches {
         reads.insert(setup.title().to_owned(), m.distribution("remote_read")?.clone());
     }
     write(&args.out, "peers.json", &text)?;
@@ -233,4 +299,34 @@ fn publish(measured: &[(Setup, Measured)], exits: Option<Exits>, args: &PeersArg
     }
     eprintln!("pangaea: the result and its plot are in {}", args.out.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Bench as What, Cli, Verb};
+    use clap::Parser;
+
+    fn chosen_by(options: &str) -> Result<Vec<(Setup, Workload)>> {
+        let words = ["pangaea", "bench", "peers"].into_iter().chain(options.split_whitespace());
+        let Verb::Bench(bench) = Cli::try_parse_from(words)?.verb else { panic!("another verb") };
+        let What::Peers(args) = bench.what else { panic!("another benchmark") };
+        chosen(&args)
+    }
+
+    #[test]
+    fn options_choose_set_ups_and_workloads() {
+        let all = chosen_by("").unwrap();
+        assert!(all.contains(&(Setup::UserfaultTcp, Workload::Touches)));
+        assert!(all.contains(&(Setup::NbdSwap, Workload::Redis)));
+        let some = chosen_by("--only pangaea,userfault-tcp --workloads stress,touches").unwrap();
+        let (pangaea, other) = (Setup::Pangaea, Setup::UserfaultTcp);
+        let want = [(pangaea, Workload::Touches), (pangaea, Workload::Stress)];
+        assert_eq!(some, [&want[..], &[(other, Workload::Touches)]].concat());
+        assert_eq!(chosen_by("--exits").unwrap(), []);
+        assert_eq!(chosen_by("--exits --only pangaea --workloads redis").unwrap().len(), 1);
+        let nothing = chosen_by("--only userfault-tcp --workloads redis").unwrap_err().to_string();
+        assert!(nothing.contains("add touches to --workloads"), "{nothing}");
+        assert!(chosen_by("--workloads memtester").is_err());
+    }
 }

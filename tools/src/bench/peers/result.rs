@@ -3,6 +3,8 @@
 use super::super::measure::{Measured, Summary};
 use super::Setup;
 use super::exits::Exits;
+use super::programs::Programs;
+use super::workload::Sizes;
 use anyhow::Result;
 use runner::Recipe;
 use serde::Serialize;
@@ -19,8 +21,11 @@ pub(super) struct Outcome {
     link: String,
     /// Largest frame payload.
     mtu: u16,
-    /// The set-ups.
+    /// The set-ups' touches.
     peers: Vec<Row>,
+    /// Programs of Debian's.
+    #[serde(skip_serializing_if = "Programs::is_empty")]
+    programs: Programs,
     /// The price of an exit.
     #[serde(skip_serializing_if = "Option::is_none")]
     exits: Option<Exits>,
@@ -108,8 +113,8 @@ impl Outcome {
     /// Puts the result together; refuses it if anything was not measured.
     pub(super) fn new(
         measured: &[(Setup, Measured)],
-        local_bytes: u64,
-        touches: u32,
+        mut programs: Programs,
+        sizes: Sizes,
         recipe: &Recipe,
         exits: Option<Exits>,
     ) -> Result<Self> {
@@ -121,7 +126,16 @@ impl Outcome {
                 row.times_pangaea = Some(ratio);
             }
         }
-        Ok(Self { local_bytes, touches, link: recipe.nic.clone(), mtu: recipe.mtu, peers, exits })
+        programs.compare();
+        Ok(Self {
+            local_bytes: sizes.local_mib << 20,
+            touches: sizes.touches,
+            link: recipe.nic.clone(),
+            mtu: recipe.mtu,
+            peers,
+            programs,
+            exits,
+        })
     }
 
     /// The table for people.
@@ -130,10 +144,12 @@ impl Outcome {
         if !self.peers.is_empty() {
             self.write_peers(&mut text);
         }
-        if let Some(exits) = &self.exits {
+        let programs =
+            (!self.programs.is_empty()).then(|| self.programs.table(self.local_bytes >> 20));
+        for table in programs.into_iter().chain(self.exits.as_ref().map(Exits::table)) {
             let gap = if text.is_empty() { "" } else { "\n" };
             text.push_str(gap);
-            text.push_str(&exits.table());
+            text.push_str(&table);
         }
         text
     }
@@ -203,6 +219,8 @@ mod tests {
     use super::*;
     use crate::bench::measure::{Line, STEPS};
 
+    const SIZES: Sizes = Sizes { local_mib: 64, touches: 50, requests: 100 };
+
     fn measured(factor: u64) -> Measured {
         let mut m = Measured::default();
         for name in ["remote_read", "random", "sequential", "chase"] {
@@ -219,7 +237,7 @@ mod tests {
     fn outcome(rows: &[(Setup, Measured)]) -> Outcome {
         let folder = crate::compile::workspace().join("qemu/machines");
         let recipe = Recipe::load(&folder, "linux-svm").unwrap();
-        Outcome::new(rows, 64 << 20, 50, &recipe, None).unwrap()
+        Outcome::new(rows, Programs::default(), SIZES, &recipe, None).unwrap()
     }
 
     #[test]
@@ -249,6 +267,6 @@ mod tests {
         let folder = crate::compile::workspace().join("qemu/machines");
         let recipe = Recipe::load(&folder, "linux-svm").unwrap();
         let rows = [(Setup::Pangaea, Measured::default())];
-        assert!(Outcome::new(&rows, 1, 1, &recipe, None).is_err());
+        assert!(Outcome::new(&rows, Programs::default(), SIZES, &recipe, None).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! What is measured side by side, as data: each set-up's two machines.
 
+use super::workload::{Sizes, Workload};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -58,10 +59,21 @@ impl Setup {
         }
     }
 
+    /// Whether it has what a workload needs. The guest of the userfaultfd
+    /// peers has no operating system.
+    pub(super) fn runs(self, workload: Workload) -> bool {
+        match self {
+            Self::Pangaea | Self::NbdSwap | Self::NbdSwapDefault => true,
+            Self::UserfaultTcp | Self::UserfaultPolled => workload == Workload::Touches,
+        }
+    }
+
     /// The kernel's words on both machines, the user's first.
-    pub(super) fn words(self, local_mib: u64, touches: u32) -> [String; 2] {
-        let local_pages = local_mib * 256;
-        let common = format!("local_pages={local_pages} touches={touches}");
+    pub(super) fn words(self, workload: Workload, sizes: Sizes) -> [String; 2] {
+        let local_mib = sizes.local_mib;
+        let script = workload.script().map(|script| format!("workload={script} "));
+        let words = script.unwrap_or_default() + &sizes.words(workload).join(" ");
+        let common = format!("local_pages={} {words}", local_mib * 256);
         let with_address =
             |i: usize, words: &str| format!("address={} mtu=9000 {words} {common}", ADDRESSES[i]);
         let server = ADDRESSES[1];
@@ -100,11 +112,13 @@ impl Setup {
 mod tests {
     use super::*;
 
+    const SIZES: Sizes = Sizes { local_mib: 64, touches: 100, requests: 100 };
+
     #[test]
     fn each_linux_machine_has_a_role_that_exists() {
         let roles = crate::compile::workspace().join("tests/peers/machine/roles");
         for setup in Setup::ALL.into_iter().filter(|s| *s != Setup::Pangaea) {
-            for words in setup.words(64, 100) {
+            for words in setup.words(Workload::Touches, SIZES) {
                 let role = words.split(' ').find_map(|w| w.strip_prefix("role=")).unwrap();
                 assert!(roles.join(role).is_file(), "{role}");
                 assert!(words.contains("local_pages=16384"), "{words}");
@@ -113,8 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn programs_run_where_there_is_an_operating_system() {
+        let [user, _] = Setup::NbdSwap.words(Workload::Stress, SIZES);
+        assert!(user.contains(" workload=stress mib=128 ops=4096"), "{user}");
+        assert!(Setup::Pangaea.runs(Workload::Redis));
+        assert!(!Setup::UserfaultTcp.runs(Workload::Redis));
+        assert!(Setup::ALL.iter().all(|setup| setup.runs(Workload::Touches)));
+    }
+
+    #[test]
     fn a_polled_server_keeps_all_in_huge_pages() {
-        let [user, server] = Setup::UserfaultPolled.words(64, 100);
+        let [user, server] = Setup::UserfaultPolled.words(Workload::Touches, SIZES);
         assert!(user.contains("hugepages=4 "), "{user}");
         assert!(server.contains("hugepages=68 "), "{server}");
         assert!(!user.contains("address="), "the kernel has no such card then");
