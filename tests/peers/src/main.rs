@@ -8,6 +8,7 @@
 //! - `peer guest`: a small virtual machine monitor on KVM, whose guest's
 //!   memory a pager keeps within a limit: what does not fit is fetched from a
 //!   page server through userfaultfd;
+//! - `peer linux`: the same with Linux for a guest;
 //! - `peer serve`: that page server;
 //! - `peer alone`: the same guest without a pager, for the price of an exit.
 //!
@@ -17,9 +18,11 @@
 
 mod dma;
 mod link;
+mod linux;
 mod memory;
 mod pager;
 mod polled;
+mod ports;
 mod serial;
 mod store;
 mod swap;
@@ -52,7 +55,9 @@ fn run() -> Result<()> {
         ("serve", "polled") => polled::serve(pages()?),
         ("alone", _) => vmm::run_alone(&words),
         ("guest", "tcp") => vmm::run(&words, tcp::Client::connect(words.required("server")?)?),
+        ("linux", "tcp") => linux::run(&words, tcp::Client::connect(words.required("server")?)?),
+        ("linux", "polled") => linux::run(&words, polled::Client::start()?),
         ("guest", "polled") => vmm::run(&words, polled::Client::start()?),
-        _ => bail!("usage: peer swap|serve|guest|alone [link=tcp|polled] [NAME=VALUE...]"),
+        _ => bail!("usage: peer swap|serve|guest|linux|alone [link=tcp|polled] [NAME=VALUE...]"),
     }
 }

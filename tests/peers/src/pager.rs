@@ -99,6 +99,16 @@ impl<L: Link> Pager<L> {
         Ok(())
     }
 
+    /// Takes note of what was put into the memory before it was paged: bytes
+    /// from offset `start` to `end`.
+    pub(crate) fn adopt(&mut self, start: usize, end: usize) -> Result<()> {
+        ensure!(start >= self.first && end <= self.memory.len(), "memory that is not paged");
+        for page in (start - self.first) / PAGE..(end - self.first).div_ceil(PAGE) {
+            self.arrived(u32::try_from(page)?, State::Dirty)?;
+        }
+        Ok(())
+    }
+
     /// Sends everything away.
     pub(crate) fn send_all(&mut self) -> Result<()> {
         self.send(self.here.len())
@@ -148,6 +158,35 @@ mod tests {
         fn put(&mut self, page: u32, bytes: &[u8; PAGE]) -> Result<()> {
             self.pages.insert(page, *bytes);
             Ok(self.puts.send(page)?)
+        }
+    }
+
+    /// What was there before is sent away like anything else.
+    #[test]
+    fn pages_that_were_there_before_come_back() {
+        const PAGES: usize = 60;
+        let Ok(uffd) = Uffd::open() else {
+            println!("userfaultfd is not to be had here; nothing was tried");
+            return;
+        };
+        let mut memory = Mapping::lazy(PAGES * PAGE).unwrap();
+        let base = memory.base().as_ptr() as usize;
+        (0..PAGES).for_each(|page| memory.bytes_mut(page * PAGE, 1)[0] = page as u8 + 1);
+        let (puts, sent) = channel();
+        let link = Fake { pages: HashMap::new(), puts };
+        let mut pager = Pager::new(uffd.clone(), memory, PAGE, 40, link).unwrap();
+        assert!(pager.adopt(0, PAGE).is_err(), "that page is not paged");
+        pager.adopt(PAGE, PAGES * PAGE).unwrap();
+        assert!(sent.try_iter().count() > 10, "more than may be here");
+        std::thread::spawn(move || {
+            loop {
+                pager.handle(uffd.next().unwrap()).unwrap();
+            }
+        });
+        for page in 0..PAGES {
+            // SAFETY: a page of the mapping, which the pager keeps mapped.
+            let byte = unsafe { ((base + page * PAGE) as *const u8).read_volatile() };
+            assert_eq!(byte, page as u8 + 1);
         }
     }
 

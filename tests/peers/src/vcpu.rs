@@ -9,6 +9,7 @@ use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use object::LittleEndian;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
+use std::ops::Range;
 
 /// Where things lie below the guest's program.
 const ROOT: u64 = 0x1_0000;
@@ -26,6 +27,9 @@ const LARGE: u64 = 0x83;
 const E820_ENTRIES: usize = 0x1E8;
 const COMMAND_LINE_PLACE: usize = 0x228;
 const E820_TABLE: usize = 0x2D0;
+const E820_ENTRY: usize = 20;
+/// Bytes that a command line has room for, its final zero among them.
+const COMMAND_LINE_MAX: usize = 2048;
 /// Usable memory.
 const USABLE: u32 = 1;
 /// CR0: paging, write protection, protection. CR4: PAE, OSFXSR. EFER: long
@@ -35,7 +39,7 @@ const CR4: u64 = 1 << 9 | 1 << 5;
 const EFER: u64 = 1 << 10 | 1 << 8;
 
 /// Writes bytes into the guest's memory.
-fn put(memory: &mut Mapping, at: u64, bytes: &[u8]) {
+pub(crate) fn put(memory: &mut Mapping, at: u64, bytes: &[u8]) {
     memory.bytes_mut(at as usize, bytes.len()).copy_from_slice(bytes);
 }
 
@@ -56,9 +60,15 @@ pub(crate) fn load(memory: &mut Mapping, program: &[u8]) -> Result<u64> {
     Ok(header.e_entry(endian))
 }
 
-/// Writes page tables, boot parameters and command line.
-pub(crate) fn prepare(memory: &mut Mapping, usable: u64, command_line: &str) -> Result<()> {
-    ensure!(command_line.len() < 4000, "the guest's command line is too long");
+/// Writes page tables, boot parameters and command line. `parameters` has what
+/// is known besides the usable memory and the command line.
+pub(crate) fn prepare(
+    memory: &mut Mapping,
+    mut parameters: [u8; 4096],
+    usable: &[Range<u64>],
+    command_line: &str,
+) -> Result<()> {
+    ensure!(command_line.len() < COMMAND_LINE_MAX, "the guest's command line is too long");
     put(memory, ROOT, &(DIRECTORY_POINTERS | TABLE).to_le_bytes());
     for gib in 0..MAPPED_GIB {
         let directory = DIRECTORIES + gib * 4096;
@@ -68,10 +78,12 @@ pub(crate) fn prepare(memory: &mut Mapping, usable: u64, command_line: &str) -> 
             put(memory, directory + index * 8, &(page | LARGE).to_le_bytes());
         }
     }
-    let mut parameters = [0; 4096];
-    parameters[E820_ENTRIES] = 1;
-    parameters[E820_TABLE + 8..][..8].copy_from_slice(&usable.to_le_bytes());
-    parameters[E820_TABLE + 16..][..4].copy_from_slice(&USABLE.to_le_bytes());
+    parameters[E820_ENTRIES] = u8::try_from(usable.len())?;
+    for (range, entry) in usable.iter().zip(parameters[E820_TABLE..].chunks_mut(E820_ENTRY)) {
+        entry[..8].copy_from_slice(&range.start.to_le_bytes());
+        entry[8..16].copy_from_slice(&(range.end - range.start).to_le_bytes());
+        entry[16..20].copy_from_slice(&USABLE.to_le_bytes());
+    }
     parameters[COMMAND_LINE_PLACE..][..4].copy_from_slice(&(COMMAND_LINE as u32).to_le_bytes());
     put(memory, PARAMETERS, &parameters);
     put(memory, COMMAND_LINE, command_line.as_bytes());
@@ -117,10 +129,13 @@ mod tests {
     #[test]
     fn the_parameters_tell_memory_and_command_line() {
         let mut memory = Mapping::lazy(1 << 20).unwrap();
-        prepare(&mut memory, 0x1234_5000, "a=1 b").unwrap();
+        let usable = [0..0x9000, 0x10_0000..0x1234_5000];
+        prepare(&mut memory, [7; 4096], &usable, "a=1 b").unwrap();
         let page = memory.bytes_mut(PARAMETERS as usize, 4096).to_vec();
-        assert_eq!(page[E820_ENTRIES], 1);
-        assert_eq!(page[E820_TABLE + 8..][..8], 0x1234_5000u64.to_le_bytes());
+        assert_eq!((page[E820_ENTRIES], page[0]), (2, 7));
+        assert_eq!(page[E820_TABLE + 8..][..8], 0x9000u64.to_le_bytes());
+        assert_eq!(page[E820_TABLE + 20..][..8], 0x10_0000u64.to_le_bytes());
+        assert_eq!(page[E820_TABLE + 28..][..8], 0x1224_5000u64.to_le_bytes());
         assert_eq!(page[COMMAND_LINE_PLACE..][..4], (COMMAND_LINE as u32).to_le_bytes());
         assert_eq!(memory.bytes_mut(COMMAND_LINE as usize, 6), b"a=1 b\0");
         let last = DIRECTORIES + MAPPED_GIB * 4096 - 8;

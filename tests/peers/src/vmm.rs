@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Memory below is the guest's own and not paged; `tests/guest` touches what
 /// lies above.
-const OWN: usize = 8 << 20;
+pub(crate) const OWN: usize = 8 << 20;
 /// PM1a control: the guest switches off.
 const POWER: u16 = 0x604;
 /// A write has every page sent away.
@@ -30,15 +30,7 @@ pub(crate) fn run(words: &Words, link: impl Link) -> Result<()> {
     let words_of_guest = format!("pager local={local} touches={touches}");
     let (mut machine, memory) = Machine::new(words, memory, &words_of_guest)?;
     let uffd = Uffd::open()?;
-    let pager = Pager::new(uffd.clone(), memory, OWN, local, link)?;
-    let pager = Arc::new(Mutex::new(pager));
-    let handler = Arc::clone(&pager);
-    std::thread::spawn(move || {
-        let failed = answer(&uffd, &handler).unwrap_err();
-        // The guest would wait for ever.
-        println!(r#"@bench {{"name":"error","reason":"the pager: {failed:#}"}}"#);
-        std::process::exit(1);
-    });
+    let pager = start(Pager::new(uffd.clone(), memory, OWN, local, link)?, uffd);
     machine.run(|| pager.lock().unwrap_or_else(PoisonError::into_inner).send_all())
 }
 
@@ -67,8 +59,13 @@ impl Machine {
         let vcpu = vm.create_vcpu(0)?;
         vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
         let hz = u64::from(vcpu.get_tsc_khz()?) * 1000;
-        let bytes = memory.len() as u64;
-        vcpu::prepare(&mut memory, bytes, &format!("hz={hz} {line}"))?;
+        let usable = 0..memory.len() as u64;
+        vcpu::prepare(
+            &mut memory,
+            [0; 4096],
+            std::slice::from_ref(&usable),
+            &format!("hz={hz} {line}"),
+        )?;
         vcpu.set_sregs(&vcpu::system_registers(vcpu.get_sregs()?))?;
         vcpu.set_regs(&vcpu::registers(entry))?;
         Ok((Machine { vcpu, _vm: vm, serial: Serial::default() }, memory))
@@ -96,6 +93,19 @@ impl Machine {
     }
 }
 
+/// Has a pager answer faults in a thread of its own.
+pub(crate) fn start<L: Link>(pager: Pager<L>, uffd: Uffd) -> Arc<Mutex<Pager<L>>> {
+    let pager = Arc::new(Mutex::new(pager));
+    let handler = Arc::clone(&pager);
+    std::thread::spawn(move || {
+        let failed = answer(&uffd, &handler).unwrap_err();
+        // The guest would wait for ever.
+        println!(r#"@bench {{"name":"error","reason":"the pager: {failed:#}"}}"#);
+        std::process::exit(1);
+    });
+    pager
+}
+
 /// Answers faults, for ever.
 fn answer<L: Link>(uffd: &Uffd, pager: &Mutex<Pager<L>>) -> Result<()> {
     loop {
@@ -105,7 +115,7 @@ fn answer<L: Link>(uffd: &Uffd, pager: &Mutex<Pager<L>>) -> Result<()> {
 }
 
 /// Gives the machine its memory.
-fn give_memory(vm: &VmFd, memory: &Mapping) -> Result<()> {
+pub(crate) fn give_memory(vm: &VmFd, memory: &Mapping) -> Result<()> {
     let region = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,

@@ -3,11 +3,14 @@
 
 use crate::compile::{self, workspace};
 use crate::guest::{archive, cache_folder, debian, find_kernel, libraries};
+use crate::payload::{self, GuestFiles};
 use crate::progress::Progress;
 use crate::system;
 use crate::temporary::TemporaryFile;
 use anyhow::{Context, Result, bail};
 use object::read::{Object, ObjectSection};
+use runner::cpio::Writer;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -39,7 +42,49 @@ pub(super) struct LinuxFiles {
     pub(super) initrd: TemporaryFile,
 }
 
+/// Debian as a guest: the kernel, and the initial RAM disk of `run`.
+pub(super) struct DebianGuest {
+    files: GuestFiles,
+    /// With the command behind it.
+    initrd: Vec<u8>,
+}
+
+impl DebianGuest {
+    /// Takes the default guest, whose command is a script of
+    /// `tests/peers/machine/workloads` with `words` in its environment.
+    pub(super) fn prepare(script: &str, words: &[String], progress: &Progress) -> Result<Self> {
+        let path = workspace().join("tests/peers/machine/workloads").join(script);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("the script {} cannot be read", path.display()))?;
+        let mut command: Vec<OsString> = vec!["env".into()];
+        command.extend(words.iter().map(OsString::from));
+        command.extend(["sh".into(), "-c".into(), text.into()]);
+        let files = GuestFiles::find(None, None, None, progress)?;
+        // Nobody waits for the end record; the script has a last word.
+        let initrd = files.initrd_with(&command, "bench")?;
+        Ok(Self { files, initrd })
+    }
+
+    /// Packs it for a node of Pangaea's.
+    pub(super) fn pack(&self) -> Result<TemporaryFile> {
+        payload::pack(&self.files.kernel, Some(&self.initrd), &self.files.command_line)
+    }
+}
+
 impl LinuxFiles {
+    /// The initial RAM disk with a guest's files behind it.
+    pub(super) fn initrd_with(&self, guest: &DebianGuest) -> Result<TemporaryFile> {
+        let mut initrd = std::fs::read(self.initrd.path())?;
+        // The kernel expects an archive to begin at a multiple of four.
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        let mut cpio = Writer::new(Vec::new());
+        cpio.directory("peers/guest", 0o755)?;
+        cpio.file("peers/guest/kernel", &std::fs::read(&guest.files.kernel)?, 0o644)?;
+        cpio.file("peers/guest/initrd", &guest.initrd, 0o644)?;
+        initrd.extend(cpio.finish()?);
+        TemporaryFile::write("peers-guest.cpio", &initrd)
+    }
+
     /// Fetches and assembles it; the bare guests are in the folder `guests`.
     pub(super) fn prepare(guests: &Path, progress: &Progress) -> Result<Self> {
         let peer = build_peer(progress)?;

@@ -21,19 +21,16 @@ use super::measure::{Measured, take_lines};
 use super::{COUNT_INSTRUCTIONS, hosting, plot, write};
 use crate::cli::PeersArgs;
 use crate::progress::Progress;
-use crate::temporary::TemporaryFile;
 use crate::{compile, doctor, payload, report, signals, system};
 use anyhow::{Context, Result, bail};
 use exits::Exits;
-use machine::LinuxFiles;
-use payload::GuestFiles;
+use machine::{DebianGuest, LinuxFiles};
 use programs::Programs;
 use result::Outcome;
 use runner::{
     ClusterConfig, Effect, Kind, LinkOptions, MemorySize, NodeOverride, Port, Recipe, Session,
 };
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use workload::Sizes;
@@ -61,7 +58,7 @@ struct Bench<'a> {
 
 /// Measures every set-up and prints the table.
 pub(crate) fn peers(args: &PeersArgs) -> Result<u8> {
-    let chosen = chosen(args)?;
+    let chosen = chosen(args);
     let progress = Progress::new();
     let recipe = recipe(LINUX_MACHINE)?;
     system::ensure(&doctor::emulator_needs(&recipe), &progress)?;
@@ -93,22 +90,13 @@ pub(crate) fn peers(args: &PeersArgs) -> Result<u8> {
 }
 
 /// What is to run, in this order.
-fn chosen(args: &PeersArgs) -> Result<Vec<(Setup, Workload)>> {
-    let anything = args.only.is_empty() && args.workloads.is_empty();
-    if anything && args.exits {
-        return Ok(Vec::new());
+fn chosen(args: &PeersArgs) -> Vec<(Setup, Workload)> {
+    if args.exits && args.only.is_empty() && args.workloads.is_empty() {
+        return Vec::new();
     }
     let setups = Setup::ALL.into_iter().filter(|s| args.only.is_empty() || args.only.contains(s));
     let wanted = |w: &Workload| args.workloads.is_empty() || args.workloads.contains(w);
-    let pairs = setups.flat_map(|s| Workload::ALL.into_iter().filter(wanted).map(move |w| (s, w)));
-    let chosen: Vec<_> = pairs.filter(|(setup, workload)| setup.runs(*workload)).collect();
-    if chosen.is_empty() {
-        bail!(
-            "the chosen set-ups have no operating system for the chosen workloads; \
-             add touches to --workloads, or pangaea or nbd-swap to --only"
-        );
-    }
-    Ok(chosen)
+    setups.flat_map(|s| Workload::ALL.into_iter().filter(wanted).map(move |w| (s, w))).collect()
 }
 
 fn recipe(name: &str) -> Result<Recipe> {
@@ -141,8 +129,14 @@ impl Bench<'_> {
 
     /// Two nodes, of which the second has room for everything.
     fn pangaea(&self, workload: Workload) -> Result<Measured> {
-        let payload = self.guest(workload)?;
-        let lender = mebibytes(3 * self.args.memory.mib())?;
+        let payload = match self.debian(workload)? {
+            Some(guest) => guest.pack()?,
+            None => {
+                let words = self.sizes.words(workload).join(" ");
+                payload::pack(&self.guests.join("touch"), None, &words)?
+            }
+        };
+        let lender = mebibytes(Setup::lender_mib(self.sizes.local_mib))?;
         let mut config = self.config(&log_name(Setup::Pangaea, workload), PANGAEA_MACHINE)?;
         config.memory = self.args.memory;
         config.image = self.image.clone();
@@ -152,34 +146,25 @@ impl Bench<'_> {
         self.drive(&title(Setup::Pangaea, workload), &config)
     }
 
-    /// Pangaea's guest: the bare one, or Debian with a workload's script as
-    /// its command.
-    fn guest(&self, workload: Workload) -> Result<TemporaryFile> {
+    /// Debian as a guest, with a workload's script as its command.
+    fn debian(&self, workload: Workload) -> Result<Option<DebianGuest>> {
+        let Some(script) = workload.script() else { return Ok(None) };
         let words = self.sizes.words(workload);
-        let Some(script) = workload.script() else {
-            return payload::pack(&self.guests.join("touch"), None, &words.join(" "));
-        };
-        let path = compile::workspace().join("tests/peers/machine/workloads").join(script);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("the script {} cannot be read", path.display()))?;
-        let mut command: Vec<OsString> = vec!["env".into()];
-        command.extend(words.into_iter().map(OsString::from));
-        command.extend(["sh".into(), "-c".into(), text.into()]);
-        let guest = GuestFiles::find(None, None, None, &self.progress)?;
-        // Nothing waits for the end record; the script has a last word.
-        let initrd = guest.initrd_with(&command, "bench")?;
-        payload::pack(&guest.kernel, Some(&initrd), &guest.command_line)
+        DebianGuest::prepare(script, &words, &self.progress).map(Some)
     }
 
     /// Two Linux machines.
     fn linux(&self, setup: Setup, workload: Workload) -> Result<Measured> {
-        let [memory, server_memory] = Setup::memory_mib(self.sizes.local_mib);
+        let [memory, server_memory] = setup.memory_mib(workload, self.sizes.local_mib);
         let [words, server_words] = setup.words(workload, self.sizes);
         let initrd = self.linux.initrd.path().to_owned();
+        let guest = if setup.is_host() { self.debian(workload)? } else { None };
+        let with_guest = guest.map(|guest| self.linux.initrd_with(&guest)).transpose()?;
         let mut config = self.config(&log_name(setup, workload), LINUX_MACHINE)?;
         config.memory = mebibytes(memory)?;
         config.image = self.linux.kernel.clone();
-        config.payload = Some(initrd.clone());
+        config.payload =
+            Some(with_guest.as_ref().map_or_else(|| initrd.clone(), |file| file.path().to_owned()));
         config.append = LINUX_WORDS.to_owned();
         let user = NodeOverride { append: Some(words), ..NodeOverride::default() };
         let server = NodeOverride {
@@ -204,7 +189,7 @@ impl Bench<'_> {
         let mut config = self.config("exits-kvm", LINUX_MACHINE)?;
         config.nodes = 1;
         config.recipe.args.extend(COUNT_INSTRUCTIONS.map(str::to_owned));
-        config.memory = mebibytes(Setup::memory_mib(self.args.memory.mib())[0])?;
+        config.memory = mebibytes(Setup::user_mib(self.sizes.local_mib))?;
         config.image = self.linux.kernel.clone();
         config.payload = Some(self.linux.initrd.path().to_owned());
         config.append = format!("{LINUX_WORDS} {}", Setup::EXITS_WORDS);
@@ -311,22 +296,19 @@ mod tests {
         let words = ["pangaea", "bench", "peers"].into_iter().chain(options.split_whitespace());
         let Verb::Bench(bench) = Cli::try_parse_from(words)?.verb else { panic!("another verb") };
         let What::Peers(args) = bench.what else { panic!("another benchmark") };
-        chosen(&args)
+        Ok(chosen(&args))
     }
 
     #[test]
     fn options_choose_set_ups_and_workloads() {
         let all = chosen_by("").unwrap();
-        assert!(all.contains(&(Setup::UserfaultTcp, Workload::Touches)));
-        assert!(all.contains(&(Setup::NbdSwap, Workload::Redis)));
-        let some = chosen_by("--only pangaea,userfault-tcp --workloads stress,touches").unwrap();
+        assert_eq!(all.len(), Setup::ALL.len() * Workload::ALL.len());
+        let some = chosen_by("--only userfault-tcp,pangaea --workloads stress,touches").unwrap();
         let (pangaea, other) = (Setup::Pangaea, Setup::UserfaultTcp);
-        let want = [(pangaea, Workload::Touches), (pangaea, Workload::Stress)];
-        assert_eq!(some, [&want[..], &[(other, Workload::Touches)]].concat());
+        let both = [Workload::Touches, Workload::Stress];
+        assert_eq!(some, [both.map(|w| (pangaea, w)), both.map(|w| (other, w))].concat());
         assert_eq!(chosen_by("--exits").unwrap(), []);
         assert_eq!(chosen_by("--exits --only pangaea --workloads redis").unwrap().len(), 1);
-        let nothing = chosen_by("--only userfault-tcp --workloads redis").unwrap_err().to_string();
-        assert!(nothing.contains("add touches to --workloads"), "{nothing}");
         assert!(chosen_by("--workloads memtester").is_err());
     }
 }

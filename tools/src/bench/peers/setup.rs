@@ -6,6 +6,9 @@ use serde::Serialize;
 
 /// MiB of a Linux machine beside what it pages or serves.
 const LINUX_MIB: u64 = 256;
+/// The same for a guest's kernel and initial RAM disk, and for what was
+/// packed until it is unpacked.
+const GUEST_MIB: u64 = 256;
 /// Huge pages for the rings and buffers of a driver in user space.
 const DRIVER_HUGE_PAGES: u64 = 4;
 /// Addresses of the two machines.
@@ -59,13 +62,23 @@ impl Setup {
         }
     }
 
-    /// Whether it has what a workload needs. The guest of the userfaultfd
-    /// peers has no operating system.
-    pub(super) fn runs(self, workload: Workload) -> bool {
-        match self {
-            Self::Pangaea | Self::NbdSwap | Self::NbdSwapDefault => true,
-            Self::UserfaultTcp | Self::UserfaultPolled => workload == Workload::Touches,
+    /// Whether its first machine is a host of the workload's guest.
+    pub(super) fn is_host(self) -> bool {
+        matches!(self, Self::UserfaultTcp | Self::UserfaultPolled)
+    }
+
+    /// MiB that the pager's guest has: what is touched, or as much as Debian
+    /// has on Pangaea's nodes.
+    fn paged_mib(workload: Workload, local_mib: u64) -> u64 {
+        match workload {
+            Workload::Touches => 2 * local_mib,
+            Workload::Stress | Workload::Redis => local_mib + Self::lender_mib(local_mib),
         }
+    }
+
+    /// MiB of Pangaea's second node.
+    pub(super) fn lender_mib(local_mib: u64) -> u64 {
+        3 * local_mib
     }
 
     /// The kernel's words on both machines, the user's first.
@@ -77,6 +90,8 @@ impl Setup {
         let with_address =
             |i: usize, words: &str| format!("address={} mtu=9000 {words} {common}", ADDRESSES[i]);
         let server = ADDRESSES[1];
+        let paged_mib = Self::paged_mib(workload, local_mib);
+        let paged = format!("pages={}", paged_mib * 256);
         let huge = |mib: u64| format!("hugepages={}", mib / 2 + DRIVER_HUGE_PAGES);
         match self {
             Self::Pangaea => Default::default(),
@@ -89,12 +104,12 @@ impl Setup {
                 ]
             }
             Self::UserfaultTcp => [
-                with_address(0, &format!("role=guest link=tcp server={server}")),
-                with_address(1, "role=page-server link=tcp"),
+                with_address(0, &format!("role=guest link=tcp server={server} {paged}")),
+                with_address(1, &format!("role=page-server link=tcp {paged}")),
             ],
             Self::UserfaultPolled => [
-                format!("role=guest link=polled {} {common}", huge(0)),
-                format!("role=page-server link=polled {} {common}", huge(2 * local_mib)),
+                format!("role=guest link=polled {} {paged} {common}", huge(0)),
+                format!("role=page-server link=polled {} {paged} {common}", huge(paged_mib)),
             ],
         }
     }
@@ -103,8 +118,15 @@ impl Setup {
     pub(super) const EXITS_WORDS: &str = "role=exits";
 
     /// MiB of the two Linux machines.
-    pub(super) fn memory_mib(local_mib: u64) -> [u64; 2] {
-        [LINUX_MIB + local_mib + local_mib / 2, LINUX_MIB + 3 * local_mib]
+    pub(super) fn memory_mib(self, workload: Workload, local_mib: u64) -> [u64; 2] {
+        let files = if self.is_host() && workload != Workload::Touches { GUEST_MIB } else { 0 };
+        let server = Self::paged_mib(workload, local_mib).max(2 * local_mib) + local_mib;
+        [Self::user_mib(local_mib) + files, LINUX_MIB + server]
+    }
+
+    /// MiB of the machine where the price of an exit is measured.
+    pub(super) fn user_mib(local_mib: u64) -> u64 {
+        LINUX_MIB + local_mib + local_mib / 2
     }
 }
 
@@ -127,12 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn programs_run_where_there_is_an_operating_system() {
+    fn a_guest_with_programs_is_as_large_as_pangaeas() {
         let [user, _] = Setup::NbdSwap.words(Workload::Stress, SIZES);
         assert!(user.contains(" workload=stress mib=128 ops=4096"), "{user}");
-        assert!(Setup::Pangaea.runs(Workload::Redis));
-        assert!(!Setup::UserfaultTcp.runs(Workload::Redis));
-        assert!(Setup::ALL.iter().all(|setup| setup.runs(Workload::Touches)));
+        for words in Setup::UserfaultPolled.words(Workload::Redis, SIZES) {
+            assert!(
+                words.contains(" pages=65536 ") && words.contains(" workload=redis "),
+                "{words}"
+            );
+        }
+        let [user, server] = Setup::UserfaultTcp.memory_mib(Workload::Redis, 64);
+        assert!(user >= 256 + 64 && server > 256 + 64);
+        assert_eq!(Setup::UserfaultTcp.memory_mib(Workload::Touches, 64), [352, 448]);
     }
 
     #[test]
