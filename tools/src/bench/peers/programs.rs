@@ -222,11 +222,10 @@ impl Programs {
         let mut text = String::new();
         let mut line = |name: &str, cells: [&str; 10]| {
             let [a, b, c, d, e, f, g, h, i, j] = cells;
-            writeln!(
-                text,
+            let line = format!(
                 "{name:<42} {a:>9} {b:>6} {c:>10} {d:>8} {e:>8} {f:>6} {g:>10} {h:>8} {i:>8} {j:>6}"
-            )
-            .expect("a string takes all");
+            );
+            writeln!(text, "{}", line.trim_end()).expect("a string takes all");
         };
         let title = format!("programs of Debian, {local_mib} MiB local");
         line(&title, ["stress-ng", "", "Redis GET", "", "", "", "Redis SET", "", "", ""]);
