@@ -248,14 +248,15 @@ impl Host {
         let open = self.node.cluster.as_ref().is_some_and(|c| c.coherence().is_open(gfn));
         let run = if first { self.cpu.streams.miss(gfn, open) } else { Run::default() };
         let ahead = run.along_with(gfn);
+        let access = if ahead > 0 { run.access(access) } else { access };
         if run.count == 0 {
             self.ask(now, (gfn, access), at);
         }
         let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
         let progress = cluster.access(&mut self.memory, gfn, access, ahead);
         if run.count > ahead {
-            let access = if run.writes { Access::Write } else { access };
-            cluster.prefetch(&mut self.memory, run.from, run.step, run.count, access);
+            let how = run.access(access);
+            cluster.prefetch(&mut self.memory, run.from, run.step, run.count, how);
         }
         if first || progress != Progress::Pending {
             at.trace

@@ -124,8 +124,7 @@ const CPU: usize = 0;
 
 /// Asks for pages that nobody waits for yet.
 fn prefetch(cluster: &mut Cluster, memory: &mut impl HostMemory, run: Run, missed: Access) {
-    let access = if run.writes { Access::Write } else { missed };
-    cluster.prefetch(memory, run.from, run.step, run.count, access);
+    cluster.prefetch(memory, run.from, run.step, run.count, run.access(missed));
 }
 
 impl Guest {
@@ -360,6 +359,8 @@ impl Guest {
             _ => Run::default(),
         };
         let ahead = run.along_with(gfn);
+        // One request is of one kind.
+        let access = if ahead > 0 { run.access(access) } else { access };
         self.grants_before = at.cluster.coherence().counters().zero_grants;
         self.stamps.sent = 0;
         self.wait = Wait::Fault { gfn, access, ahead, kind };

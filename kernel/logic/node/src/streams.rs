@@ -13,7 +13,7 @@
 //! is fetched; when half of that is used up, the rest is asked for, while the
 //! other half still arrives.
 
-use addr::Gfn;
+use addr::{Access, Gfn};
 
 /// Streams followed at once.
 const STREAMS: usize = 4;
@@ -50,6 +50,12 @@ impl Run {
     #[must_use]
     pub fn along_with(&self, missed: Gfn) -> u16 {
         if self.step == 1 && self.from == missed.offset_by(1) { self.count } else { 0 }
+    }
+
+    /// How to ask for them where the miss is an access of that kind.
+    #[must_use]
+    pub fn access(&self, missed: Access) -> Access {
+        if self.writes { Access::Write } else { missed }
     }
 }
 

@@ -224,3 +224,23 @@ fn what_is_waited_for_leaves_first() {
     world.settle();
     assert_eq!(world.foreseen - before, 3);
 }
+
+/// A guest that reads each page of a row and then writes it asks for few of them
+/// twice: the rest is fetched to be written, together with the page that is missed.
+#[test]
+fn a_row_that_is_read_and_written_is_fetched_to_be_written() {
+    let mut world = World::with_guest(2);
+    elsewhere(&mut world, 200);
+    (0..2).for_each(|_| world.pass(MS));
+    for i in 0..200 {
+        for access in [Access::Read, Access::Write] {
+            if !is_ready(&world, 0, FAR.offset_by(i), access) {
+                world.exit(fault(FAR.offset_by(i), access));
+                world.settle();
+            }
+        }
+    }
+    let counters = world.cluster(0).coherence().counters();
+    assert!(counters.upgrades <= 4, "{}", counters.upgrades);
+    assert!(counters.prefetches >= 150, "{}", counters.prefetches);
+}
