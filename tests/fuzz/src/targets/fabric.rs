@@ -14,8 +14,9 @@ const CLUSTER: u64 = 7;
 const EVENTS_MAX: usize = 256;
 const STEPS_MAX: usize = 400;
 
-/// Takes everything.
-struct Anything;
+/// Takes everything, and counts it.
+#[derive(Default)]
+struct Anything(usize);
 
 impl Sink for Anything {
     fn deliver(
@@ -25,6 +26,7 @@ impl Sink for Anything {
         _: &[u8; wire::BODY_BYTES],
         _: Option<Arrived<'_>>,
     ) {
+        self.0 += 1;
     }
 }
 
@@ -46,7 +48,11 @@ fn formed() -> (Fabric, u64) {
                     pair[from].handle_timeout(now);
                     let mut frame = [0; 2048];
                     while let Some(t) = pair[from].poll_transmit(now, &mut frame) {
-                        pair[to].handle_frame(now, &frame[..t.header_len], &mut Anything);
+                        pair[to].handle_frame(
+                            now,
+                            &frame[..t.header_len],
+                            &mut Anything::default(),
+                        );
                     }
                 }
             }
@@ -92,7 +98,29 @@ impl Run {
         frame.extend_from_slice(input.bytes(usize::from(len)));
         repair(&mut frame);
         frame.resize(frame.len() + usize::from(payload), 0xEE);
-        self.fabric.handle_frame(self.now, &frame, &mut Anything);
+        self.take(&frame, flags & 128 != 0);
+    }
+
+    /// Takes a frame; what is plain in it is taken whole, and an answer may leave
+    /// before that.
+    fn take(&mut self, frame: &[u8], answers: bool) {
+        let glance = self.fabric.glance(frame);
+        let plain = glance.as_ref().map(|glance| glance.bodies().count());
+        let answer = glance.as_ref().filter(|_| answers).map(|glance| {
+            let (to, channel) = (glance.from(), Channel::Response);
+            Outgoing { to, channel, body: [4; wire::BODY_BYTES], page: None, patient: false }
+        });
+        let mut header = [0; 600];
+        let left = answer.filter(|answer| {
+            self.fabric.foresee(self.now, answer, glance.as_ref(), &mut header).is_some()
+        });
+        let mut taken = Anything::default();
+        self.fabric.handle_frame(self.now, frame, &mut taken);
+        assert!(plain.is_none_or(|count| count == taken.0), "a plain frame was not taken whole");
+        if let Some(answer) = left {
+            assert_eq!(self.fabric.send(self.now, &answer), Ok(()));
+            assert!(!self.fabric.has_foreseen(), "what has left was not sent");
+        }
     }
 
     fn send(&mut self, input: &mut Input<'_>) {
