@@ -8,7 +8,7 @@ use crate::litmus::Place;
 use crate::oracle;
 use crate::program::{Instruction, Program};
 use crate::scenario::{Defect, Load};
-use addr::{Access, Gfn};
+use addr::{Access, Frame, Gfn};
 use coherence::Progress;
 use machine::{GuestMemory, MemoryError};
 use node::streams::{Run, Streams};
@@ -112,16 +112,29 @@ impl Host {
         }
     }
 
+    /// The frame that an access goes to; `None` is a nested page fault.
+    fn translate(&mut self, gfn: Gfn, access: Access) -> Result<Option<Frame>, Failure> {
+        let cluster = self.node.cluster.as_ref().expect("programs run in a cluster");
+        let root = cluster.coherence().root();
+        let frame = self.mmu.translate(&mut self.memory, root, gfn, access);
+        if let Some(frame) = frame
+            && !self.memory.has(frame)
+        {
+            let what = format!("host {}: a page leads to frame {:#x}", self.index, frame.0);
+            return Err(Failure::about(Class::Correctness, gfn, what));
+        }
+        Ok(frame)
+    }
+
     fn touch(
         &mut self,
         now: u64,
         touches: &[(Gfn, Access)],
         at: &mut Surroundings<'_>,
     ) -> Result<Option<(Gfn, Access)>, Failure> {
-        let root = self.node.cluster.as_ref().expect("as above").coherence().root();
         let mut frames = Vec::new();
         for &(gfn, access) in touches {
-            match self.mmu.translate(&mut self.memory, root, gfn, access) {
+            match self.translate(gfn, access)? {
                 Some(frame) => frames.push(frame),
                 None => return Ok(Some((gfn, access))),
             }
@@ -146,8 +159,7 @@ impl Host {
         at: &mut Surroundings<'_>,
     ) -> Result<Option<(Gfn, Access)>, Failure> {
         let access = if op == Op::Load { Access::Read } else { Access::Write };
-        let root = self.node.cluster.as_ref().expect("as above").coherence().root();
-        let Some(frame) = self.mmu.translate(&mut self.memory, root, word.gfn, access) else {
+        let Some(frame) = self.translate(word.gfn, access)? else {
             return Ok(Some((word.gfn, access)));
         };
         let mut found = oracle::read_word(&self.memory, frame, word);

@@ -50,6 +50,12 @@ pub mod fake {
             VecMemory(alloc::vec![Vec::new(); frames])
         }
 
+        /// Whether there is such a frame.
+        #[must_use]
+        pub fn has(&self, frame: Frame) -> bool {
+            frame.0 < self.0.len() as u64
+        }
+
         fn page(&mut self, frame: Frame) -> &mut Vec<u8> {
             let page = &mut self.0[frame.0 as usize];
             if page.is_empty() {
