@@ -59,8 +59,6 @@ pub struct Host {
     /// Frames that the NIC still has to send.
     pub tx: VecDeque<Descriptor>,
     tx_blocked: bool,
-    /// Frames that left before the steps that sent them.
-    pub foreseen: u64,
     /// Until when it is busy or paused.
     pub free_at: u64,
     /// It has not died.
@@ -126,7 +124,6 @@ impl Host {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             tx_blocked: false,
-            foreseen: 0,
             free_at: now,
             alive: true,
             lost: Vec::new(),
@@ -243,7 +240,6 @@ impl Host {
     fn hand(&mut self, now: u64, t: Transmit, header: &[u8], at: &mut Surroundings<'_>) -> bool {
         let free = self.tx.len() < TX_RING;
         if free {
-            self.foreseen += 1;
             let header = header[..t.header_len].to_vec();
             at.trace.frame(now, self.index, "foresees", &header, t.page.map_or(0, |p| p.len));
             self.tx.push_back(Descriptor { header, page: t.page });

@@ -266,6 +266,8 @@ impl Host {
         }
         let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
         let progress = cluster.access(&mut self.memory, gfn, access, ahead);
+        self.node.keep_word(now);
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
         if run.count > ahead {
             let how = run.access(access);
             cluster.prefetch(&mut self.memory, run.from, run.step, run.count, how);
@@ -277,7 +279,6 @@ impl Host {
         self.touched.push(gfn);
         self.cpu.searching = progress == Progress::Starved && cluster.coherence().puts_open() == 0;
         if progress == Progress::Ready {
-            self.node.keep_word(now);
             self.cpu.ready_faults += 1;
             if self.cpu.ready_faults > 1000 {
                 return Err(Failure::about(Class::Liveness, gfn, "ready, and faults again"));
@@ -290,7 +291,6 @@ impl Host {
             return Err(Failure::about(Class::Liveness, gfn, what));
         }
         cluster.still_waiting(&mut self.memory, now);
-        self.node.keep_word(now);
         Ok(false)
     }
 }
