@@ -327,7 +327,11 @@ impl Link {
         let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns));
         let poll = (!self.interrupts_work).then(|| now + clock::ns_to_tsc(POLL_NS));
         let lull = (self.lull_end != 0).then_some(self.lull_end);
-        let Some(at) = [fabric, deadline, poll, lull].into_iter().flatten().min() else { return };
+        let due = |at: Option<u64>| at.unwrap_or(u64::MAX);
+        let at = due(fabric).min(due(deadline)).min(due(poll)).min(due(lull));
+        if at == u64::MAX {
+            return;
+        }
         let at = at.max(now + 1);
         if self.timer == 0 || at < self.timer || self.timer <= now {
             self.timer = at;

@@ -169,8 +169,13 @@ impl IoApic {
     /// Next message to deliver. Ask until `None` after every `write`,
     /// `set_line` and `end_of_interrupt`. At most [`PINS`] come at a time.
     pub fn take_message(&mut self) -> Option<Message> {
-        for (pin, entry) in self.entries.iter_mut().enumerate() {
-            let bit = 1 << pin;
+        // Mostly there is none.
+        let mut asserted = self.lines | self.edges;
+        while asserted != 0 {
+            let (pin, bit) =
+                (asserted.trailing_zeros() as usize, asserted & asserted.wrapping_neg());
+            asserted &= !bit;
+            let entry = &mut self.entries[pin];
             if entry.masked() {
                 continue;
             }

@@ -57,6 +57,13 @@ impl Cpu {
             retries: 0,
         }
     }
+
+    /// The machine's time at which the local APIC next acts: one before the
+    /// machine's start is due, one beyond the end of time never comes.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let at = i128::from(self.lapic.deadline()?) - i128::from(self.tsc_adjust as i64);
+        u64::try_from(at.max(0)).ok()
+    }
 }
 
 impl Machine {
@@ -147,7 +154,8 @@ impl Machine {
 
     /// Does what is due in the devices and in the processor's local APIC.
     pub(crate) fn run_timers(&mut self, cpu: usize, time: u64) {
-        self.run_devices(time);
+        self.devices.tick(time);
+        self.sync_lines();
         let tsc = self.guest_tsc(cpu, time);
         let apic = &mut self.cpus[cpu].lapic;
         if apic.deadline().is_some_and(|at| at <= tsc) {

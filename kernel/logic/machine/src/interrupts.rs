@@ -13,50 +13,27 @@ use chipset::lapic::{Delivered, Effect, Mode};
 use chipset::{Delivery, Message, map};
 use vcpu::{Event, RFLAGS_IF, Vcpu};
 
-/// ISA interrupts whose lines the machine samples.
-const SAMPLED: [u8; 4] = [map::IRQ_COM2, map::IRQ_COM1, map::IRQ_RTC, map::IRQ_SCI];
 /// Messages taken from the I/O APIC in one go: every pin may speak, and once
 /// more after an end of interrupt.
 const MESSAGES_MAX: usize = 2 * chipset::ioapic::PINS;
 
 impl Machine {
-    /// Does what is due in the devices, and carries their lines on.
-    pub(crate) fn run_devices(&mut self, time: u64) {
-        let d = &mut self.devices;
-        let due = |deadline: Option<u64>| deadline.is_some_and(|at| at <= time);
-        if due(d.pit.deadline()) {
-            d.pit.tick(time);
-        }
-        if due(d.rtc.deadline()) {
-            d.rtc.tick(time);
-        }
-        if due(d.pm.deadline()) {
-            d.pm.tick(time);
-        }
-        for uart in &mut d.uarts {
-            if due(uart.deadline()) {
-                uart.tick(time);
-            }
-        }
-        self.sync_lines();
-    }
-
     /// Samples the devices' interrupt lines.
     pub(crate) fn sync_lines(&mut self) {
         let d = &mut self.devices;
-        let mut lines = 0u16;
-        let levels =
-            [d.uarts[1].line(), d.uarts[0].line() || d.uarts[2].line(), d.rtc.line(), d.pm.line()];
-        for (irq, high) in SAMPLED.into_iter().zip(levels) {
-            lines |= u16::from(high) << irq;
-        }
-        let changed = lines ^ d.lines;
-        for irq in SAMPLED.into_iter().filter(|irq| changed & (1 << irq) != 0) {
+        let lines = u16::from(d.uarts[1].line()) << map::IRQ_COM2
+            | u16::from(d.uarts[0].line() || d.uarts[2].line()) << map::IRQ_COM1
+            | u16::from(d.rtc.line()) << map::IRQ_RTC
+            | u16::from(d.pm.line()) << map::IRQ_SCI;
+        let mut changed = lines ^ d.lines;
+        d.lines = lines;
+        while changed != 0 {
+            let irq = changed.trailing_zeros() as u8;
             let high = lines & (1 << irq) != 0;
             d.pic.set_line(irq, high);
             d.ioapic.set_line(irq, high);
+            changed &= changed - 1;
         }
-        d.lines = lines;
         if d.pit.take_irq() {
             for high in [false, true] {
                 d.pic.set_line(map::IRQ_PIT, high);

@@ -30,6 +30,7 @@ mod bus;
 mod counters;
 mod cpu;
 mod cpuid;
+mod devices;
 mod emulate;
 mod exits;
 mod fetch;
@@ -57,9 +58,9 @@ pub use stop::Death;
 pub use topology::CpuPlace;
 
 use alloc::vec::Vec;
-use chipset::{ioapic::IoApic, pci::PciHost, pic::Pic, reset::ResetControl};
-use chipset::{pit, pm, rtc, uart};
+use chipset::uart;
 use cpu::Cpu;
+use devices::{Devices, earlier};
 use layout::Layout;
 use outcome::Power;
 use topology::Topology;
@@ -90,22 +91,6 @@ pub enum Error {
     TscFrequency,
     /// A processor is on a node that the memory layout does not have.
     NoSuchNode,
-}
-
-#[derive(Clone, Debug)]
-struct Devices {
-    ioapic: IoApic,
-    pic: Pic,
-    pit: pit::Pit,
-    rtc: rtc::Rtc,
-    pm: pm::Pm,
-    uarts: [uart::Uart; 3],
-    pci: PciHost,
-    reset: ResetControl,
-    /// Last byte written to the diagnostic port.
-    post: u8,
-    /// Sampled interrupt lines, by ISA number.
-    lines: u16,
 }
 
 /// The guest's machine.
@@ -151,20 +136,6 @@ impl Machine {
             .enumerate()
             .map(|(i, place)| Cpu::new(place.apic_id, i == 0, tsc_hz))
             .collect();
-        let uart = uart::Uart::new(uart::Config { tsc_hz });
-        let start_unix = rtc_unix_seconds;
-        let devices = Devices {
-            ioapic: IoApic::default(),
-            pic: Pic::default(),
-            pit: pit::Pit::new(pit::Config { tsc_hz }),
-            rtc: rtc::Rtc::new(rtc::Config { tsc_hz, start_unix, start_tsc: 0 }),
-            pm: pm::Pm::new(pm::Config { tsc_hz }),
-            uarts: [uart.clone(), uart.clone(), uart],
-            pci: PciHost::default(),
-            reset: ResetControl::default(),
-            post: 0,
-            lines: 0,
-        };
         Ok(Machine {
             layout,
             topology,
@@ -173,7 +144,7 @@ impl Machine {
             start_tsc,
             scale: pvclock::Scale::new(tsc_hz),
             cpus,
-            devices,
+            devices: Devices::new(tsc_hz, rtc_unix_seconds),
             power: None,
             counters: Counters::new(),
         })
@@ -293,16 +264,11 @@ impl Machine {
 
     /// The machine's time at which a device or a local APIC next acts.
     fn first_deadline(&self) -> Option<u64> {
-        let d = &self.devices;
-        let devices = [d.pit.deadline(), d.rtc.deadline(), d.pm.deadline()];
-        let uarts = d.uarts.iter().map(uart::Uart::deadline);
-        let cpus = self.cpus.iter().map(|cpu| {
-            // Back from the processor's TSC: a deadline before the machine's
-            // start is due, one beyond the end of time never comes.
-            let at = i128::from(cpu.lapic.deadline()?) - i128::from(cpu.tsc_adjust as i64);
-            u64::try_from(at.max(0)).ok()
-        });
-        devices.into_iter().chain(uarts).chain(cpus).flatten().min()
+        let mut first = self.devices.deadline();
+        for cpu in &self.cpus {
+            first = earlier(first, cpu.deadline());
+        }
+        first
     }
 
     /// The host's side of a serial port: 0 for COM1 to 2 for COM3.

@@ -99,7 +99,9 @@ impl Chip {
 
     /// The input to be served now, if any.
     fn pending(&self) -> Option<u8> {
-        let (rank, input) = self.best(self.irr & !self.imr)?;
+        let requested = self.irr & !self.imr;
+        // Mostly there is none.
+        let (rank, input) = (requested != 0).then(|| self.best(requested))??;
         let mut blocking = self.isr;
         if self.special_mask {
             blocking &= !self.imr;

@@ -325,7 +325,10 @@ impl Rtc {
     /// guest has enabled and that do not wait already.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        let wanted = self.bytes[B] & !self.bytes[C];
+        let wanted = self.bytes[B] & !self.bytes[C] & (B_UPDATE | B_ALARM | B_PERIODIC);
+        if wanted == 0 {
+            return None;
+        }
         let second_at = |unix: i64| {
             let seconds = u64::try_from(unix.saturating_sub(self.base)).unwrap_or(0);
             self.origin.saturating_add(seconds.saturating_mul(self.config.tsc_hz))
