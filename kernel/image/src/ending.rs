@@ -141,7 +141,7 @@ pub(crate) fn stages(node: &Node, mark: Option<u64>) {
 
 /// Says why a node cannot go on with its part in the cluster.
 pub(crate) fn describe(cluster: &Cluster) -> Option<alloc::string::String> {
-    cluster.fatal().map(|fatal| format!("the cluster is not consistent any more: {fatal:?}"))
+    cluster.fatal().map(|fatal| format!("the cluster is not consistent any more: {fatal}"))
 }
 
 /// What a node does when a peer has ended the cluster.

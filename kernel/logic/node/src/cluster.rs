@@ -5,65 +5,20 @@
 //! an outbox and handed to the fabric when that call has returned.
 
 use super::actor::{Actor, Control};
+use super::fatal::{Fatal, TooSmall};
 use super::hold::{self, Hold};
 use super::merging::Merging;
 use super::outbox::{ENDS_AT_ONCE, Outbox};
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
-use coherence::{Coherence, Env, Kind, Limits, Message, Progress, Violation};
-use core::fmt;
-use fabric::{Fabric, Member, Membership, SendError, Sink, Status};
+use coherence::{Coherence, Env, Kind, Limits, Message, Progress};
+use fabric::{Fabric, Member, Membership, Sink, Status};
 use layout::Layout;
 use paging::{FramePool, HostMemory};
 use wire::Channel;
 
 /// Ends of transactions that wait at once; more are handled as they come.
 pub(crate) const ENDS_MAX: usize = 64;
-
-/// Why a node cannot go on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fatal {
-    /// The protocol does not allow what came.
-    Violation(Violation),
-    /// A message that is no message.
-    Unreadable(NodeId),
-    /// The fabric refused a message that fits by design.
-    Send(NodeId, SendError),
-    /// What has left is not what was sent then.
-    Unforeseen,
-}
-
-/// A node whose memory is too small to add any to the guest's, so that there
-/// is no cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooSmall {
-    /// The node.
-    pub node: NodeId,
-    /// Its frames.
-    pub frames: u64,
-    /// Of these, frames that its tables may need.
-    pub tables: u64,
-    /// It is large enough, were it not for the tables of a node that runs the
-    /// guest in so large a cluster: 8 bytes for 2 MiB of it, whatever it holds.
-    pub would_lend: bool,
-}
-
-impl fmt::Display for TooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |frames: u64| (frames << addr::PAGE_SHIFT).div_ceil(1 << 20);
-        let TooSmall { node, frames, tables, would_lend } = *self;
-        if !would_lend {
-            return write!(f, "{node} has too little memory to add any to the guest's");
-        }
-        write!(
-            f,
-            "{node} leads and has {} MiB, but for so large a guest its tables may need {} MiB; \
-             start fewer nodes, or let one lead that has more memory",
-            mib(frames),
-            mib(tables)
-        )
-    }
-}
 
 /// One node of a formed cluster.
 #[derive(Clone, Debug)]

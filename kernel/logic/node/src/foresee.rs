@@ -5,7 +5,8 @@
 //! Nothing comes between. The steps decide as ever, and if they do not send what
 //! was foreseen, this node stops: [`Fatal::Unforeseen`].
 
-use super::cluster::{Cluster, ENDS_MAX, Fatal, is_among};
+use super::cluster::{Cluster, ENDS_MAX, is_among};
+use super::fatal::Fatal;
 use super::outbox::outgoing;
 use super::{Guest, Node};
 use addr::{Access, Gfn};

@@ -19,6 +19,7 @@ mod actor;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
+mod fatal;
 mod foresee;
 mod glimpse;
 pub mod guest;
@@ -35,7 +36,8 @@ pub mod streams;
 pub mod view;
 
 pub use clock::Clock;
-pub use cluster::{Cluster, Fatal, TooSmall};
+pub use cluster::Cluster;
+pub use fatal::{Fatal, TooSmall};
 pub use guest::{End, Guest, Step};
 pub use settings::Settings;
 
