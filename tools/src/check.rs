@@ -1,5 +1,7 @@
 //! `cargo pangaea test`: every check and test, tier after tier.
 
+mod steps;
+
 use crate::cli::{FuzzArgs, TestArgs};
 use crate::compile::{self, Toolchain, workspace};
 use crate::doctor::{BOCHS, IMAGE_NEEDS, QEMU, TEST_NEEDS};
@@ -12,7 +14,8 @@ use crate::system;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use steps::{Lane, Outcome, Steps, Way};
 
 /// Boots whole clusters; a tier of its own.
 const SYSTEM_TESTS: &str = "pangaea-system-tests";
@@ -24,22 +27,6 @@ const SEEDS: &str = "10000";
 const MIRI_FIRST: [&str; 3] = ["pangaea-coherence", "pangaea-fabric", "pangaea-node"];
 /// What runs on bare metal only.
 const BARE_PACKAGES: [&str; 2] = ["pangaea-kernel", "pangaea-guests"];
-
-/// How a step went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    Passed,
-    Failed(String),
-    Skipped(String),
-}
-
-/// One line of the summary.
-#[derive(Debug)]
-struct Step {
-    name: &'static str,
-    outcome: Outcome,
-    took: Duration,
-}
 
 /// The workspace's packages as cargo tells them.
 #[derive(Deserialize)]
@@ -57,39 +44,40 @@ struct Package {
 }
 
 /// Runs the tiers in order; a failed one does not keep the others from
-/// running, so that one run shows everything.
+/// running, so that one run shows everything. Clusters leave a processor idle
+/// most of the time, which simulators and Miri take.
 pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     let progress = Progress::new();
     let metadata = metadata()?;
     let host = metadata.host_packages();
-    let [first, others] = metadata.logic_packages();
     let mut steps = Steps::default();
     steps.command("format", cargo("fmt").args(["--all", "--check"]));
     let clippy = ["--all-targets", "--", "-D", "warnings"];
     steps.command("clippy, host", cargo("clippy").args(&host).args(clippy));
-    steps.step("clippy, node image", || clippy_bare(&progress));
+    steps.step("clippy, node image", |way| clippy_bare(way, &progress));
     let mut doc = cargo("doc");
     doc.args(&host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
-    steps.command("simulator", simulate::command("pangaea-sim").args(["--seeds", SEEDS]));
-    // Each side takes one processor, and about as long as the other.
-    steps.beside(
-        "Miri, the protocol",
-        || miri(&first, "miri-first", &progress),
-        |steps| {
-            steps.command("scale", simulate::command("scale").arg("--check"));
-            steps.command("model", &mut explore::command());
-            steps.command("teeth", explore::command().args(["--teeth", "short"]));
-            steps.step("fuzzing", fuzz_step);
-            steps.step("Miri, other logic", || miri(&others, "miri-others", &progress));
-        },
-    );
-    if args.quick {
-        steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
-    } else {
-        steps.step("system tests", || system_tests(&progress));
-    }
+    // By the clock, so not aside.
+    steps.step("fuzzing", |_| fuzz_step());
+    let [first, others] = metadata.logic_packages();
+    let protocol: Lane<'_> =
+        Box::new(|steps| steps.step("Miri, the protocol", |way| miri(way, &first, &progress)));
+    let logic: Lane<'_> = Box::new(|steps| {
+        steps.command("simulator", simulate::command("pangaea-sim").args(["--seeds", SEEDS]));
+        steps.command("scale", simulate::command("scale").arg("--check"));
+        steps.command("model", &mut explore::command());
+        steps.command("teeth", explore::command().args(["--teeth", "short"]));
+        steps.step("Miri, other logic", |way| miri(way, &others, &progress));
+    });
+    steps.beside(vec![protocol, logic], |steps| {
+        if args.quick {
+            steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
+        } else {
+            steps.step("system tests", |way| system_tests(way, &progress));
+        }
+    });
     Ok(steps.conclude())
 }
 
@@ -129,7 +117,7 @@ fn selection<'a>(packages: impl Iterator<Item = &'a Package>) -> Vec<String> {
 }
 
 /// Lints what is built for bare metal.
-fn clippy_bare(progress: &Progress) -> Result<Outcome> {
+fn clippy_bare(way: &Way, progress: &Progress) -> Result<Outcome> {
     let toolchain = compile::toolchain(progress)?;
     if toolchain == Toolchain::Debian {
         return Ok(Outcome::Skipped("Debian's compiler has no clippy".to_owned()));
@@ -138,11 +126,11 @@ fn clippy_bare(progress: &Progress) -> Result<Outcome> {
     for package in BARE_PACKAGES {
         command.args(["-p", package]);
     }
-    Ok(execute(command.args(["--profile", "kernel", "--", "-D", "warnings"])))
+    way.execute(command.args(["--profile", "kernel", "--", "-D", "warnings"]))
 }
 
 /// Runs logic crates' unit tests under Miri, where it can be had.
-fn miri(packages: &[String], name: &str, progress: &Progress) -> Result<Outcome> {
+fn miri(way: &Way, packages: &[String], progress: &Progress) -> Result<Outcome> {
     let missing = || {
         let mut ask = Command::new("rustup");
         ask.args(["run", "nightly", "cargo", "miri", "--version"]);
@@ -160,7 +148,7 @@ fn miri(packages: &[String], name: &str, progress: &Progress) -> Result<Outcome>
     command.args(["run", "nightly", "cargo", "miri", "test"]).args(packages);
     // The toolchain of this program's own build must not overrule.
     command.current_dir(workspace()).env_remove("RUSTUP_TOOLCHAIN");
-    keep_output(&mut command, name)
+    way.execute(&mut command)
 }
 
 /// Fuzzes every target for a few seconds.
@@ -173,7 +161,7 @@ fn fuzz_step() -> Result<Outcome> {
 }
 
 /// Boots whole clusters.
-fn system_tests(progress: &Progress) -> Result<Outcome> {
+fn system_tests(way: &Way, progress: &Progress) -> Result<Outcome> {
     for needs in [&QEMU[..], &BOCHS, &IMAGE_NEEDS, &TEST_NEEDS] {
         system::ensure(needs, progress)?;
     }
@@ -183,99 +171,7 @@ fn system_tests(progress: &Progress) -> Result<Outcome> {
     progress.clear();
     let mut command = cargo("test");
     command.args(["-p", SYSTEM_TESTS, "--no-fail-fast", "--", "--test-threads=1"]);
-    Ok(execute(&mut command))
-}
-
-/// Runs a command beside others and shows what it printed when it is over.
-fn keep_output(command: &mut Command, name: &str) -> Result<Outcome> {
-    let path = workspace().join("target").join(format!("{name}.log"));
-    let file = std::fs::File::create(&path)
-        .with_context(|| format!("{} cannot be written", path.display()))?;
-    let copy = file.try_clone().context("sharing a file")?;
-    let outcome = execute(command.stdout(copy).stderr(file));
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    eprintln!("\n== {name}, which ran beside\n{text}");
-    Ok(outcome)
-}
-
-/// Runs a command whose output is the user's.
-fn execute(command: &mut Command) -> Outcome {
-    match command.status() {
-        Ok(status) if status.success() => Outcome::Passed,
-        Ok(status) => Outcome::Failed(status.to_string()),
-        Err(error) => Outcome::Failed(format!("it cannot be started: {error}")),
-    }
-}
-
-/// The steps so far.
-#[derive(Debug, Default)]
-struct Steps(Vec<Step>);
-
-impl Steps {
-    /// Runs a step that is one command.
-    fn command(&mut self, name: &'static str, command: &mut Command) {
-        self.step(name, || Ok(execute(command)));
-    }
-
-    /// Runs a step.
-    fn step(&mut self, name: &'static str, body: impl FnOnce() -> Result<Outcome>) {
-        eprintln!("\n== {name}");
-        let start = Instant::now();
-        let outcome = body().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-        self.add(name, outcome, start.elapsed());
-    }
-
-    /// Runs a step beside those that `others` runs.
-    fn beside(
-        &mut self,
-        name: &'static str,
-        body: impl FnOnce() -> Result<Outcome> + Send,
-        others: impl FnOnce(&mut Steps),
-    ) {
-        eprintln!("\n== {name}, beside the next steps");
-        let start = Instant::now();
-        let (outcome, took) = std::thread::scope(|scope| {
-            let beside = scope.spawn(|| {
-                let outcome = body().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-                (outcome, start.elapsed())
-            });
-            others(self);
-            beside
-                .join()
-                .unwrap_or_else(|_| (Outcome::Failed("it panicked".to_owned()), start.elapsed()))
-        });
-        self.add(name, outcome, took);
-    }
-
-    /// Adds a step that is over.
-    fn add(&mut self, name: &'static str, outcome: Outcome, took: Duration) {
-        self.0.push(Step { name, outcome, took });
-    }
-
-    /// Prints the summary and returns the exit status.
-    fn conclude(&self) -> u8 {
-        // A closed pipe takes nothing from the exit status.
-        let _ = crate::terminal::print(&format!("\n{}\n", self.summary()));
-        let failed = self.0.iter().any(|s| matches!(s.outcome, Outcome::Failed(_)));
-        u8::from(failed)
-    }
-
-    /// The table of all steps, and the line that counts them.
-    fn summary(&self) -> String {
-        let mut text = String::new();
-        let mut counts = [0; 3];
-        for Step { name, outcome, took } in &self.0 {
-            let (index, word) = match outcome {
-                Outcome::Passed => (0, "passed".to_owned()),
-                Outcome::Failed(why) => (1, format!("FAILED: {why}")),
-                Outcome::Skipped(why) => (2, format!("skipped: {why}")),
-            };
-            counts[index] += 1;
-            text.push_str(&format!("{name:<24}{:>8.1} s  {word}\n", took.as_secs_f64()));
-        }
-        let [passed, failed, skipped] = counts;
-        text + &format!("steps: {passed} passed, {failed} failed, {skipped} skipped")
-    }
+    way.execute(&mut command)
 }
 
 #[cfg(test)]
@@ -295,25 +191,5 @@ mod tests {
         assert_eq!(first.len(), 2 * MIRI_FIRST.len());
         assert!(others.contains(&"pangaea-addr".to_owned()) && !others.contains(&"pangaea".into()));
         assert!(first.iter().all(|word| word == "-p" || !others.contains(word)));
-    }
-
-    #[test]
-    fn a_failed_step_fails_the_run_and_the_others_go_on() {
-        let mut steps = Steps::default();
-        steps.command("bad", &mut Command::new("false"));
-        steps.command("good", &mut Command::new("true"));
-        steps.step("broken", || anyhow::bail!("no reason"));
-        steps.add("left out", Outcome::Skipped("a wish".into()), Duration::ZERO);
-        steps.beside(
-            "beside",
-            || Ok(Outcome::Passed),
-            |steps| {
-                steps.command("meanwhile", &mut Command::new("true"));
-            },
-        );
-        let summary = steps.summary();
-        assert!(summary.ends_with("steps: 3 passed, 2 failed, 1 skipped"), "{summary}");
-        assert!(summary.contains("FAILED: no reason") && summary.contains("skipped: a wish"));
-        assert_eq!(steps.conclude(), 1);
     }
 }
