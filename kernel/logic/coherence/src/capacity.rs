@@ -149,6 +149,7 @@ impl Put {
 
 impl Coherence {
     /// Free frames that stay out of reach of pages: what tables may yet need.
+    #[inline]
     pub(crate) fn floor(&self) -> u64 {
         let used = self.table.tables() + self.directory.tables();
         let left = self.limits.table_frames.saturating_sub(used);

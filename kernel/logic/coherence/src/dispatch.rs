@@ -35,20 +35,29 @@ impl Coherence {
         message: Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
-        self.dispatch(env, from, message, page)?;
+        self.dispatch(env, from, &message, page)?;
         self.settle(env)
     }
 
     /// Handles the messages that this node has sent to itself.
+    #[inline]
     pub(crate) fn settle<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
+        if self.local.is_empty() { Ok(()) } else { self.settle_local(env) }
+    }
+
+    #[inline(never)]
+    fn settle_local<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         while let Some(message) = self.local.pop_front() {
             match message.kind.role() {
-                Role::Home => self.dispatch(env, self.me, message, None)?,
+                Role::Home => self.dispatch(env, self.me, &message, None)?,
                 // What this home asks for needs no look at the layout.
-                _ => self.perform(env, self.me, message, None)?,
+                _ => self.perform(env, self.me, &message, None)?,
             }
         }
         Ok(())
@@ -58,10 +67,10 @@ impl Coherence {
         &mut self,
         env: &mut Env<'_, M, O>,
         from: NodeId,
-        message: Message,
+        message: &Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
-        let bad = |why| Err(Violation { from, message, why });
+        let bad = |why| Err(Violation { from, message: *message, why });
         let Some((home, index)) = self.layout.home(message.gfn) else {
             return bad("the page is not RAM");
         };
@@ -84,24 +93,24 @@ impl Coherence {
         &mut self,
         env: &mut Env<'_, M, O>,
         from: NodeId,
-        message: Message,
+        message: &Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), Violation> {
-        let bad = |why| Err(Violation { from, message, why });
+        let bad = |why| Err(Violation { from, message: *message, why });
         let role = message.kind.role();
         let to_me = message.party == self.me;
-        self.begins(env, Event::Message(message.kind), &message);
+        self.begins(env, Event::Message(message.kind), message);
         let step = match role {
-            Role::Home => self.at_home(env, from, message),
+            Role::Home => self.at_home(env, from, *message),
             Role::Owner if to_me => return bad("asked to give a page to itself"),
-            Role::Owner => self.at_owner(env, from, message),
+            Role::Owner => self.at_owner(env, from, *message),
             Role::Requester | Role::Capacity if !to_me => return bad("an answer for another node"),
             Role::Requester => self.at_requester(env, message, page),
-            Role::Capacity if message.kind == Kind::Move => self.adopt(env, message, page),
-            Role::Capacity => self.put_answered(env, message),
+            Role::Capacity if message.kind == Kind::Move => self.adopt(env, *message, page),
+            Role::Capacity => self.put_answered(env, *message),
         };
-        self.ends(env, Event::Message(message.kind), &message);
-        step.map_err(|why| Violation { from, message, why })
+        self.ends(env, Event::Message(message.kind), message);
+        step.map_err(|why| Violation { from, message: *message, why })
     }
 
     /// Sends a message, to this node itself by its own queue.
@@ -151,7 +160,7 @@ impl Coherence {
     ) -> Result<(), Violation> {
         for _ in 0..self.deferred.len() {
             let (from, message) = self.deferred.remove(0);
-            self.dispatch(env, from, message, None)?;
+            self.dispatch(env, from, &message, None)?;
         }
         Ok(())
     }

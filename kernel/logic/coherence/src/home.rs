@@ -40,6 +40,7 @@ pub(crate) fn is_upgrade(message: &Message, owner: NodeId, sharers: Sharers, nod
 }
 
 impl Coherence {
+    #[inline(always)]
     pub(crate) fn home_of(&self, gfn: Gfn) -> NodeId {
         if self.asked_for.0 == gfn {
             return self.asked_for.1;

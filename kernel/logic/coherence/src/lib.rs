@@ -214,6 +214,7 @@ impl Coherence {
     }
 
     /// Puts a page that has come into a frame, or in the place of one.
+    #[inline(always)]
     pub(crate) fn land(
         counters: &mut Counters,
         memory: &mut impl HostMemory,
@@ -256,6 +257,22 @@ impl Coherence {
         if flush == Flush::Owed {
             env.out.flush();
         }
+    }
+
+    /// Notes what this node has come to hold of a page of which it held nothing.
+    #[inline]
+    fn fill_entry<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        entry: Entry,
+    ) {
+        self.table
+            .fill(env.memory, &mut self.pool, gfn, entry)
+            .expect("frames for tables are kept back");
+        self.replacement.ranked(0, entry.rank, 1);
+        self.masters += u64::from(entry.state.is_master());
+        self.replicas += u64::from(entry.state == PageState::Shared);
     }
 
     /// Gives a frame back, at once or when the fabric has let go of it.

@@ -226,6 +226,7 @@ impl Message {
     }
 
     /// Reads a message; `None` if it is not one.
+    #[inline(always)]
     #[must_use]
     pub fn from_bytes(b: &[u8; MESSAGE_LEN]) -> Option<Message> {
         let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);

@@ -138,6 +138,7 @@ impl Replacement {
         }
     }
 
+    #[inline(always)]
     fn pass_time(&mut self) {
         self.arrivals = self.arrivals.wrapping_add(1);
         self.owed += PACE;
@@ -172,6 +173,7 @@ impl Replacement {
 
 impl Coherence {
     /// Notes that a page comes to lie in a frame here; its rank.
+    #[inline(always)]
     pub(crate) fn arrives<M: HostMemory>(&mut self, memory: &mut M, gfn: Gfn) -> u8 {
         self.replacement.pass_time();
         if self.replacement.pressed && self.returns_soon(memory, gfn) {
@@ -198,6 +200,7 @@ impl Coherence {
     }
 
     /// Puts a page into the queue; where it is full, the oldest one is kept.
+    #[inline(always)]
     pub(crate) fn enqueue<M: HostMemory>(&mut self, memory: &mut M, gfn: Gfn) {
         if self.replacement.queue.len() >= self.replacement.queue_max {
             self.keep_oldest(memory);

@@ -290,6 +290,7 @@ impl Coherence {
     }
 
     /// The request for a page that is here in `state`.
+    #[inline(always)]
     pub(crate) fn request(
         &self,
         memory: &impl HostMemory,
@@ -309,16 +310,18 @@ impl Coherence {
     }
 
     /// Keeps a page that the vCPU waits for until it has got on.
+    #[inline(always)]
     fn hold(&mut self, gfn: Gfn) {
         if self.held.len() < HELD_MAX && !self.held.contains(&gfn) {
             self.held.push(gfn);
         }
     }
 
+    #[inline(always)]
     pub(crate) fn at_requester<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
-        message: Message,
+        message: &Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
@@ -326,7 +329,7 @@ impl Coherence {
             return Err("an answer that nobody asked for");
         };
         match message.kind {
-            Kind::ZeroGrant => return self.zero_granted(env, message),
+            Kind::ZeroGrant => return self.zero_granted(env, *message),
             Kind::Skip => {
                 if !fetch.prefetch {
                     return Err("a page that is waited for was skipped");
@@ -366,6 +369,7 @@ impl Coherence {
     }
 
     /// Installs the page of a fetch that is complete.
+    #[inline(always)]
     fn install<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
@@ -401,7 +405,7 @@ impl Coherence {
                     _ => return Err("data for a page that is here"),
                 }
                 let entry = self.newly_held(env.memory, gfn, state, fetch.frame);
-                self.set_entry(env, gfn, entry);
+                self.fill_entry(env, gfn, entry);
                 txn
             }
         };

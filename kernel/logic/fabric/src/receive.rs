@@ -135,21 +135,16 @@ impl Fabric {
     }
 
     /// The peer that sent a frame of the membership; notes its sign of life.
+    #[inline(always)]
     fn peer(&mut self, header: &Header) -> Result<u16, Drop> {
-        if self.links.is_none() && self.forming.committed_by(header.epoch) {
-            self.form(); // the commit itself is late or lost
+        if self.links.is_none() {
+            self.form_late(header);
         }
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         let node = links.source(header)?;
         let peer = &mut links.peers[usize::from(node)];
         if !peer.alive {
-            let again_ns = peer.told_ns.map_or(0, |at| at + self.io.config.heartbeat_ns);
-            if again_ns <= self.io.now_ns {
-                peer.told_ns = Some(self.io.now_ns);
-                let (to, incarnation) = (peer.mac, peer.incarnation);
-                let reason = RefuseReason::Fenced;
-                self.io.control(Control::Refuse { to, incarnation, reason });
-            }
+            self.fence(node);
             return Err(Drop::FromLost);
         }
         peer.heard_ns = self.io.now_ns;
@@ -160,6 +155,28 @@ impl Fabric {
         Ok(node)
     }
 
+    /// Forms where the commit itself is late or lost.
+    #[cold]
+    fn form_late(&mut self, header: &Header) {
+        if self.forming.committed_by(header.epoch) {
+            self.form();
+        }
+    }
+
+    /// Tells a node that is taken for lost so, now and then.
+    #[cold]
+    fn fence(&mut self, node: u16) {
+        let Some(links) = &mut self.links else { return };
+        let peer = &mut links.peers[usize::from(node)];
+        let again_ns = peer.told_ns.map_or(0, |at| at + self.io.config.heartbeat_ns);
+        if again_ns <= self.io.now_ns {
+            peer.told_ns = Some(self.io.now_ns);
+            let (to, incarnation) = (peer.mac, peer.incarnation);
+            let reason = RefuseReason::Fenced;
+            self.io.control(Control::Refuse { to, incarnation, reason });
+        }
+    }
+
     /// Keeps what a frame acknowledges until time is looked at, or until the
     /// next frame: what the frame brings is waited for, this is not. Nor is the
     /// acknowledgement that the frame is owed itself.
@@ -168,7 +185,9 @@ impl Fabric {
         if self.stopping != Stopping::No {
             return Err(Drop::Stopped);
         }
-        self.settle();
+        if self.links.as_ref().is_some_and(|links| links.news.is_some()) {
+            self.settle();
+        }
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         links.news = Some(News { node, link: *link, at_ns: self.io.now_ns });
         Ok(())

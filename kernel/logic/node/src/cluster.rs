@@ -57,6 +57,7 @@ pub(crate) fn is_among(gfn: Gfn, end: &Message) -> bool {
 }
 
 impl<M: HostMemory> Sink for Inbox<'_, M> {
+    #[inline(always)]
     fn deliver(
         &mut self,
         from: NodeId,
@@ -155,6 +156,7 @@ impl Cluster {
         })
     }
 
+    #[inline(always)]
     fn handle(
         &mut self,
         memory: &mut impl HostMemory,

@@ -51,6 +51,7 @@ impl Cluster {
     }
 
     /// The request that [`Cluster::access`] will make for a page.
+    #[inline(always)]
     #[must_use]
     pub fn foresee_fetch(
         &self,

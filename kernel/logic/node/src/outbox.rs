@@ -65,6 +65,7 @@ impl Output for Outbox {
     }
 }
 
+#[inline(always)]
 pub(crate) fn outgoing(to: NodeId, message: Message, page: Option<Frame>) -> Outgoing {
     let channel = match message.kind.class() {
         Class::Request => Channel::Request,

@@ -198,6 +198,7 @@ impl PageTable {
     }
 
     /// Finds or makes the level-1 slot of a page, splitting a large leaf.
+    #[inline]
     fn leaf(
         &mut self,
         memory: &mut impl HostMemory,
@@ -316,6 +317,30 @@ impl PageTable {
             self.empty -= u64::from(change == 1 && Format::used(after) == 1);
         }
         Ok((old, if lost { Flush::Owed } else { Flush::None }))
+    }
+
+    /// Sets what this node holds of a page of which it held nothing.
+    ///
+    /// # Errors
+    /// As [`PageTable::set`].
+    #[inline(always)]
+    pub fn fill(
+        &mut self,
+        memory: &mut impl HostMemory,
+        pool: &mut FramePool,
+        gfn: Gfn,
+        entry: Entry,
+    ) -> Result<(), OutOfFrames> {
+        let slot = self.leaf(memory, pool, gfn)?;
+        debug_assert!(entry.is_held(), "a page is filled with something");
+        debug_assert!(
+            !self.format.decode(memory.read_entry(slot.table, slot.index)).is_held(),
+            "a page that is here is replaced"
+        );
+        memory.write_entry(slot.table, slot.index, self.format.encode(&entry, false));
+        let used = Self::count(memory, (slot.above, index_at(gfn, LARGE_LEVEL)), 1);
+        self.empty -= u64::from(used == 1);
+        Ok(())
     }
 
     /// Maps a whole aligned run that this node did not hold, as one leaf.

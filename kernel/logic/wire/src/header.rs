@@ -117,6 +117,7 @@ fn hash(header: &[u8]) -> u32 {
 ///
 /// # Panics
 /// If `header` is shorter than [`HEADER_BYTES`].
+#[inline(always)]
 pub fn seal(header: &mut [u8]) {
     assert!(header.len() >= HEADER_BYTES && header.len().is_multiple_of(8));
     let check = hash(header);
@@ -124,6 +125,7 @@ pub fn seal(header: &mut [u8]) {
 }
 
 /// Whether the check matches; `header` holds at least [`HEADER_BYTES`].
+#[inline(always)]
 pub(crate) fn sealed(header: &[u8]) -> bool {
     header.first_chunk::<HEADER_BYTES>().is_some_and(|b| u32_at(b, CHECK) == hash(header))
 }

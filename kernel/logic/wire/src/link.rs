@@ -287,7 +287,7 @@ impl<'b> DataWriter<'b> {
     ///
     /// # Panics
     /// If there is no room.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, message: &Message<'_>) {
         assert!(self.room(), "message beyond the frame");
         let at = self.end();
@@ -303,7 +303,7 @@ impl<'b> DataWriter<'b> {
     }
 
     /// Writes header, acknowledgements and check; returns the length.
-    #[inline]
+    #[inline(always)]
     pub fn finish(self, header: &Header, link: &Link) -> usize {
         let end = self.end();
         header.emit(self.buf);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::fake::VecMemory;
+use alloc::vec::Vec;
 
 fn setup() -> (PageTable, FramePool, VecMemory) {
     let mut memory = VecMemory::new(2048);
@@ -19,6 +20,35 @@ fn what_is_set_is_found() {
     assert_eq!(t.get(&m, far), e);
     assert_eq!(t.get(&m, far.offset_by(1)), Entry::default());
     assert_eq!(t.tables(), 4);
+}
+
+#[test]
+fn a_page_that_is_filled_is_as_one_that_was_set() {
+    let shared = Entry { rank: 0x81, ..Entry::held(PageState::Shared, Frame(77)) };
+    let exclusive = Entry::held(PageState::Exclusive, Frame(78));
+    let work = |fills: bool| {
+        let (mut t, mut p, mut m) = setup();
+        let mut seen = Vec::new();
+        for (gfn, entry) in
+            [(5, shared), (6, exclusive), (5 + 512, shared)].map(|(g, e)| (Gfn(g), e))
+        {
+            // Where there is a table for it, a word about its past; it is not kept.
+            t.set_history(&mut m, gfn, 3);
+            if fills {
+                assert_eq!(t.fill(&mut m, &mut p, gfn, entry), Ok(()));
+            } else {
+                assert_eq!(t.set(&mut m, &mut p, gfn, entry), Ok(Flush::None));
+            }
+            t.approach(&m, gfn);
+            seen.push((t.get(&m, gfn), t.history(&m, gfn), t.tables(), t.empty_leaves()));
+        }
+        for gfn in [5, 6, 5 + 512].map(Gfn) {
+            assert_eq!(t.set(&mut m, &mut p, gfn, Entry::default()), Ok(Flush::Owed));
+            seen.push((t.get(&m, gfn), t.history(&m, gfn), t.tables(), t.empty_leaves()));
+        }
+        seen
+    };
+    assert_eq!(work(true), work(false));
 }
 
 #[test]
