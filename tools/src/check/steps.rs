@@ -70,7 +70,10 @@ impl Steps {
             for lane in lanes {
                 match lane.join() {
                     Ok(steps) => self.list.extend(steps),
-                    Err(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => {
+                        let why = Outcome::Failed("they panicked".to_owned());
+                        self.add("steps aside", why, Duration::ZERO);
+                    }
                 }
             }
         });
@@ -117,7 +120,12 @@ pub(super) struct Way {
 impl Way {
     fn new(name: &'static str, aside: bool) -> Way {
         let file = name.replace([' ', ','], "-") + ".log";
-        Way { name, log: aside.then(|| workspace().join("target").join(file)) }
+        let log = aside.then(|| workspace().join("target").join(file));
+        if let Some(path) = &log {
+            // That of an earlier run, should this one print nothing.
+            let _ = std::fs::remove_file(path);
+        }
+        Way { name, log }
     }
 
     /// Runs a command. What it prints is the user's, at once or later.
@@ -181,12 +189,14 @@ mod tests {
             let told = std::fs::read_to_string(workspace().join("target/a-test-aside.log"));
             assert_eq!(told.unwrap(), "19\nsaid\n/\n");
         });
-        steps.beside(vec![lane], |steps| {
+        let broken: Lane<'_> = Box::new(|_| panic!("a lane that panics, as it is to"));
+        steps.beside(vec![lane, broken], |steps| {
             steps.command("meanwhile", &mut Command::new("true"));
         });
         let summary = steps.summary();
-        assert!(summary.ends_with("steps: 2 passed, 3 failed, 1 skipped"), "{summary}");
-        for word in ["FAILED: no reason", "skipped: a wish", "FAILED: exit status: 3"] {
+        assert!(summary.ends_with("steps: 2 passed, 4 failed, 1 skipped"), "{summary}");
+        let words = ["FAILED: no reason", "a wish", "FAILED: exit status: 3", "they panicked"];
+        for word in words {
             assert!(summary.contains(word), "{summary}");
         }
         assert_eq!(steps.conclude(), 1);
