@@ -185,16 +185,22 @@ impl Fabric {
         if self.stopping != Stopping::No {
             return Err(Drop::Stopped);
         }
-        if self.links.as_ref().is_some_and(|links| links.news.is_some()) {
-            self.settle();
-        }
+        self.settle();
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         links.news = Some(News { node, link: *link, at_ns: self.io.now_ns });
         Ok(())
     }
 
     /// Takes the acknowledgements of the last frame, if nobody has.
+    #[inline]
     pub(crate) fn settle(&mut self) {
+        if self.links.as_ref().is_some_and(|links| links.news.is_some()) {
+            self.settle_news();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_news(&mut self) {
         let Some(links) = self.links.as_mut() else { return };
         let Some(News { node, link, at_ns }) = links.news.take() else { return };
         let peer = &mut links.peers[usize::from(node)];
