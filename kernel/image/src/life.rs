@@ -175,12 +175,19 @@ pub(crate) fn lead(
             }
             step = run(link, guest, vcpu);
         }
-        while step == Step::Blocked {
-            wait_for_answer(link, guest, consoles);
+        loop {
+            match step {
+                Step::Blocked => wait_for_answer(link, guest, consoles),
+                Step::Unsettled => {
+                    link.settle(guest);
+                    watch(link, Some(guest));
+                }
+                _ => break,
+            }
             step = run(link, guest, vcpu);
         }
         match step {
-            Step::Ran | Step::Again | Step::Blocked => {}
+            Step::Ran | Step::Again | Step::Blocked | Step::Unsettled => {}
             Step::Interrupted => {
                 link.take_interrupts();
                 consoles.interrupted();
@@ -202,6 +209,7 @@ pub(crate) fn lead(
 /// between the answer and the guest.
 fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) {
     link.send(Some(guest));
+    link.settle(guest);
     link.meanwhile(guest);
     link.tick();
     // What is fetched ahead, or due again, leaves before this node may halt.

@@ -113,7 +113,8 @@ impl Link {
     }
 
     /// Takes what has arrived, and sends what follows from it; `true` if
-    /// anything came.
+    /// anything came. Where the guest's page has come, it stays at that, and the
+    /// frame is left for [`Link::settle`].
     pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> bool {
         let mut any = false;
         for n in 0..BATCH {
@@ -121,34 +122,69 @@ impl Link {
                 break;
             }
             let tsc = clock::now_tsc();
-            // What a guest waits for is no request.
-            if guest.as_ref().is_none_or(|guest| !guest.is_waiting()) {
-                self.answer(tsc);
-            }
-            let (node, memory) = (&mut self.node, &mut self.memory);
-            let Some(probed) = &mut self.nic else { break };
-            let unfolder = &mut self.unfolder;
-            let taken = probed.nic.receive(|arrival| match unfolder.unfold(memory, arrival) {
-                Unfolded::Plain(bytes) => node.frame(tsc, bytes, memory),
-                Unfolded::Landed(bytes, page) => {
-                    let frame = node.landed(tsc, bytes, page.frame(), memory);
-                    if frame != page.frame() {
-                        *page = LandingPage::new(memory, frame);
+            match guest.as_deref_mut().filter(|guest| guest.is_waiting()) {
+                Some(guest) => {
+                    if self.map_early(tsc, guest) {
+                        self.last_frame = tsc;
+                        return true;
                     }
                 }
-                Unfolded::Foreign => {}
-            });
-            if !taken {
+                // What a guest waits for is no request.
+                None => self.answer(tsc),
+            }
+            if !self.take_one(tsc, guest.as_deref_mut()) {
                 break;
             }
             any = true;
+        }
+        any
+    }
+
+    /// Maps the page that the guest waits for, if it has come and that can be told
+    /// by looking at its frame.
+    #[inline(always)]
+    fn map_early(&mut self, tsc: u64, guest: &mut Guest) -> bool {
+        let (Some(probed), Some(gfn)) = (&mut self.nic, guest.awaits()) else { return false };
+        let (node, memory, unfolder) = (&mut self.node, &mut self.memory, &mut self.unfolder);
+        let mapped = probed.nic.peek_long(|page, rest| {
+            unfolder.unfold_ahead(page, rest) && node.map_early(rest, page.frame(), gfn, memory)
+        });
+        if mapped == Some(true) {
+            guest.received(tsc);
+        }
+        mapped == Some(true)
+    }
+
+    /// Takes the frame of a page that is mapped, if there is one.
+    pub(crate) fn settle(&mut self, guest: &mut Guest) {
+        if self.node.is_early() {
+            self.take_one(clock::now_tsc(), Some(guest));
+        }
+    }
+
+    /// Takes the next frame, if there is one, and sends what follows from it.
+    fn take_one(&mut self, tsc: u64, mut guest: Option<&mut Guest>) -> bool {
+        let (node, memory) = (&mut self.node, &mut self.memory);
+        let Some(probed) = &mut self.nic else { return false };
+        let unfolder = &mut self.unfolder;
+        let taken = probed.nic.receive(|arrival| match unfolder.unfold(memory, arrival) {
+            Unfolded::Plain(bytes) => node.frame(tsc, bytes, memory),
+            Unfolded::Landed(bytes, page) => {
+                let frame = node.landed(tsc, bytes, page.frame(), memory);
+                if frame != page.frame() {
+                    *page = LandingPage::new(memory, frame);
+                }
+            }
+            Unfolded::Foreign => {}
+        });
+        if taken {
             self.last_frame = tsc;
             if let Some(guest) = &mut guest {
                 guest.received(tsc);
             }
-            self.send(guest.as_deref_mut());
+            self.send(guest);
         }
-        any
+        taken
     }
 
     /// Answers the frame that comes next, if the answer can be told by looking at

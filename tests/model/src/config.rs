@@ -1,7 +1,7 @@
 //! What a run of the model explores: nodes, pages, frames, and what may
 //! happen.
 
-use addr::{Gfn, NodeId, RUN_PAGES};
+use addr::{Frame, Gfn, NodeId, RUN_PAGES};
 
 /// Nodes at most.
 pub const NODES_MAX: usize = 3;
@@ -70,6 +70,20 @@ impl Config {
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Frames that each node keeps back for tables.
+    #[must_use]
+    pub fn table_frames(&self) -> u64 {
+        // The root, two upper tables, one of leaves for each run, and the
+        // directory's: all that there can be.
+        self.tables.unwrap_or(3 + self.nodes() as u64 + 1)
+    }
+
+    /// The frame of a node's link in which a page may land, behind all others.
+    #[must_use]
+    pub fn link_frame(&self, node: usize) -> Frame {
+        Frame(1 + self.table_frames() + self.reserve + self.frames[node])
     }
 
     /// Nodes that are home to a page, and so have a table in the directory.

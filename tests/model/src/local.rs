@@ -1,6 +1,8 @@
 //! One node: the production engine and its memory, what may be put into it,
 //! and what comes out.
 
+mod early;
+
 use crate::config::Config;
 use crate::hash::Mixer;
 use crate::memory::Memory;
@@ -141,9 +143,7 @@ impl Local {
     #[must_use]
     pub fn new(config: &Config, id: usize) -> Local {
         let layout = Layout::new(&vec![addr::RUN_PAGES; config.nodes()]).expect("a good layout");
-        // The root, two upper tables, one of leaves for each run, and the
-        // directory's: all that there can be.
-        let table_frames = config.tables.unwrap_or(3 + config.nodes() as u64 + 1);
+        let table_frames = config.table_frames();
         let limits = Limits {
             table_frames,
             unpromised: table_frames,
@@ -153,10 +153,11 @@ impl Local {
             asks_max: config.asks_max,
             dones_max: config.pages.len(),
         };
-        let frames = limits.table_frames + limits.reserve + config.frames[id];
+        let link = config.link_frame(id);
         let mut pool = FramePool::new();
-        pool.add(Frame(1), Frame(frames + 1));
-        let mut memory = Memory::new(frames as usize + 1);
+        pool.add(Frame(1), link);
+        pool.know(link, link.offset_by(1));
+        let mut memory = Memory::new(link.0 as usize + 1);
         let me = NodeId(id as u16);
         let coherence = Coherence::new(me, layout, limits, Format::EPT, pool, &mut memory);
         Local::seen(config, coherence, memory)
@@ -274,6 +275,9 @@ impl Local {
         let (coherence, memory) = &mut node;
         IN_ENGINE.set(true);
         let taken = catch_unwind(AssertUnwindSafe(|| {
+            if let Input::Deliver(from, message, Some(value)) = input {
+                self.check_early(config, (from, message, value), roomy)?;
+            }
             put(config, coherence, &mut Env { memory, out: &mut out }, input)
         }));
         IN_ENGINE.set(false);

@@ -76,6 +76,8 @@ pub struct Host {
     pub waits_ns: Vec<(u64, u64)>,
     /// Instructions retired, and pages or words they touched.
     pub retired: u64,
+    /// Instructions that retired with a page whose frame was not taken.
+    pub early: u64,
     /// Pages whose state may have changed in the last step.
     pub touched: Vec<Gfn>,
 }
@@ -132,6 +134,7 @@ impl Host {
             slowest_ns: 0,
             waits_ns: Vec::new(),
             retired: 0,
+            early: 0,
             touched: Vec::new(),
         }
     }
@@ -180,7 +183,7 @@ impl Host {
             at.trace.frame(now, self.index, "hears", &bytes, 0);
             self.touched.extend(trace::messages(&bytes).iter().map(|m| m.gfn));
             self.answer(now, &bytes, at);
-            self.receive(now, &bytes)?;
+            self.receive(now, &bytes, at)?;
             self.send(now, at);
         }
         self.node.tick(now, &mut self.memory);
@@ -249,7 +252,12 @@ impl Host {
 
     /// Hands on a frame from the NIC as that has it: in one piece, or a whole
     /// page by itself.
-    fn receive(&mut self, now: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn receive(
+        &mut self,
+        now: u64,
+        bytes: &[u8],
+        at: &mut Surroundings<'_>,
+    ) -> Result<(), Failure> {
         let split = self.landing.as_mut().zip(Landing::header_len(bytes));
         let Some((landing, header_len)) = split else {
             self.node.frame(now, bytes, &mut self.memory);
@@ -257,8 +265,15 @@ impl Host {
         };
         let (header, page) = bytes.split_at(header_len);
         let frame = landing.fill(&mut self.memory, page)?;
+        if let Some(gfn) = self.cpu.missing
+            && self.node.map_early(header, frame, gfn, &mut self.memory)
+        {
+            self.run_early(now, at)?;
+        }
         let frame = self.node.landed(now, header, frame, &mut self.memory);
-        landing.refill(&mut self.memory, frame);
+        if let Some(landing) = &mut self.landing {
+            landing.refill(&mut self.memory, frame);
+        }
         Ok(())
     }
 
@@ -311,6 +326,7 @@ impl Host {
     fn halt(&mut self) {
         self.over = true;
         self.cpu.instruction = None;
+        self.cpu.missing = None;
         self.cpu.since = None;
         self.cpu.searching = false;
         self.cpu.meeting = None;

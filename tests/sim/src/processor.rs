@@ -25,6 +25,8 @@ pub struct Processor {
     pub(crate) instruction: Option<Instruction>,
     /// When the instruction began to wait.
     pub(crate) since: Option<u64>,
+    /// The page that it waits for.
+    pub(crate) missing: Option<Gfn>,
     ready_faults: u32,
     pub(crate) searching: bool,
     pub(crate) next_ns: u64,
@@ -48,13 +50,9 @@ impl Host {
             if self.program.is_none() || now < self.cpu.next_ns {
                 return Ok(());
             }
-            if self.cpu.instruction.is_none() {
-                let program = self.program.as_mut().expect("checked above");
-                self.cpu.instruction = program.fetch();
-                if self.cpu.instruction.is_none() {
-                    self.release_held(); // it halts
-                    return Ok(());
-                }
+            if !self.has_instruction() {
+                self.release_held(); // it halts
+                return Ok(());
             }
             if let Some(Instruction::Meet(skew_ns)) = self.cpu.instruction {
                 // The world wakes it when all have come.
@@ -75,7 +73,61 @@ impl Host {
         Ok(())
     }
 
+    /// Fetches an instruction if there is none; `false` if the program is over.
+    fn has_instruction(&mut self) -> bool {
+        if self.cpu.instruction.is_none() {
+            self.cpu.instruction = self.program.as_mut().and_then(Program::fetch);
+        }
+        self.cpu.instruction.is_some()
+    }
+
+    /// Runs the processor with a page that is mapped and whose frame was not
+    /// taken, until that has to be: before all but a fault whose request can be
+    /// foreseen.
+    pub(crate) fn run_early(&mut self, now: u64, at: &mut Surroundings<'_>) -> Result<(), Failure> {
+        for _ in 0..TURN {
+            let exits = match &self.cpu.instruction {
+                Some(Instruction::Touch { by_machine, .. }) => *by_machine,
+                Some(Instruction::Word { .. }) => false,
+                Some(Instruction::Meet(_)) | None => true,
+            };
+            if exits || now < self.cpu.next_ns {
+                return Ok(());
+            }
+            if let Some(missing) = self.attempt(now, at)? {
+                self.fault_early(now, missing, at);
+                return Ok(());
+            }
+            self.early += 1;
+            self.retired(now, at);
+            self.has_instruction();
+        }
+        Ok(())
+    }
+
+    /// Faults where the request can leave before the last page's frame is taken.
+    fn fault_early(&mut self, now: u64, (gfn, access): (Gfn, Access), at: &mut Surroundings<'_>) {
+        if self.cpu.since.is_none() {
+            self.release_held();
+        }
+        let cluster = self.node.cluster.as_ref().expect("programs run in a cluster");
+        let foreseen = cluster.foresee_fetch(&self.memory, gfn, access);
+        if foreseen.is_none() || self.cpu.streams.are_followed() {
+            return;
+        }
+        self.ask(now, (gfn, access), at);
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        let progress = cluster.access(&mut self.memory, gfn, access, 0);
+        self.node.keep_word(now);
+        self.cpu.since.get_or_insert(now);
+        self.cpu.missing = Some(gfn);
+        at.trace
+            .note(now, gfn, || format!("host {} early {access:?} fault: {progress:?}", self.index));
+        self.touched.push(gfn);
+    }
+
     fn retired(&mut self, now: u64, at: &Surroundings<'_>) {
+        self.cpu.missing = None;
         let waited = self.cpu.since.take().map_or(0, |since| now - since);
         self.slowest_ns = self.slowest_ns.max(waited);
         if at.scenario.load == Load::Contend {
@@ -277,6 +329,7 @@ impl Host {
                 .note(now, gfn, || format!("host {} {access:?} fault: {progress:?}", self.index));
         }
         self.touched.push(gfn);
+        self.cpu.missing = (progress == Progress::Pending).then_some(gfn);
         self.cpu.searching = progress == Progress::Starved && cluster.coherence().puts_open() == 0;
         if progress == Progress::Ready {
             self.cpu.ready_faults += 1;

@@ -47,6 +47,8 @@ pub struct Summary {
     pub writes: u64,
     /// Instructions retired, and pages or words they touched.
     pub operations: u64,
+    /// Instructions retired with a page whose frame was not taken.
+    pub early: u64,
     /// Histories checked, and events in them.
     pub histories: u64,
     /// As above.
@@ -90,6 +92,7 @@ impl Summary {
     pub fn host(&mut self, host: &Host) {
         self.slowest_ns = self.slowest_ns.max(host.slowest_ns);
         self.operations += host.retired;
+        self.early += host.early;
         let Some(cluster) = &host.node.cluster else { return };
         let c = cluster.coherence().counters();
         self.evicted += c.evicted;
@@ -111,6 +114,7 @@ impl Summary {
         self.steps += run.steps;
         self.writes += run.writes;
         self.operations += run.operations;
+        self.early += run.early;
         self.histories += run.histories;
         self.events += run.events;
         self.litmus += run.litmus;

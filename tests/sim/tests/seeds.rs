@@ -18,6 +18,7 @@ fn seeds_hold_and_reach_what_they_are_for() {
         ("table was taken out", s.tables_out),
         ("message was put off", s.deferred),
         ("page was fetched ahead", s.prefetches),
+        ("instruction went on before its page's frame was taken", s.early),
         ("run was copied and merged", s.merged[0]),
         ("run was merged where it lay", s.merged[1]),
         ("large page came apart", s.split),

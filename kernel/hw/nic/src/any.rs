@@ -3,7 +3,7 @@
 use crate::e1000::E1000;
 use crate::shm::SharedMemory;
 use crate::virtio::VirtioNet;
-use crate::{Arrival, Mmio, Nic, NicCounters, PageSlice, TransmitError};
+use crate::{Arrival, LandingPage, Mmio, Nic, NicCounters, PageSlice, TransmitError};
 use addr::Frame;
 
 /// Any NIC this crate drives. One branch a call, so the hot path stays
@@ -48,6 +48,9 @@ impl Nic for AnyNic {
     }
     fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         each!(self, nic => nic.peek(f))
+    }
+    fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {
+        each!(self, nic => nic.peek_long(f))
     }
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
         each!(self, nic => nic.receive(f))

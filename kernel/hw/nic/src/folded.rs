@@ -62,11 +62,25 @@ pub enum Unfolded<'a> {
     Foreign,
 }
 
+/// Puts the first bytes of a page and of its frame's header back where they were.
+fn unfold(page: &mut LandingPage, rest: &mut [u8]) -> bool {
+    let Some(lead) = rest.first_chunk_mut::<LEAD>() else { return false };
+    let first = page.lead();
+    let is_folded = first[TYPE] == FOLDED;
+    if is_folded {
+        core::mem::swap(first, lead);
+        lead[TYPE].copy_from_slice(&PLAIN);
+    }
+    is_folded
+}
+
 /// Pages that came in one piece, and the places they are copied to.
 #[derive(Debug)]
 pub struct Unfolder {
     spare: Option<LandingPage>,
     header: [u8; HEADER_MAX],
+    /// The next frame was unfolded where it lies.
+    ahead: bool,
     /// Pages copied because the NIC handed over a folded frame in one piece.
     pub copied: u64,
 }
@@ -75,7 +89,7 @@ impl Unfolder {
     /// `spare` is where pages are copied to; without it such frames are lost.
     #[must_use]
     pub fn new(spare: Option<LandingPage>) -> Unfolder {
-        Unfolder { spare, header: [0; HEADER_MAX], copied: 0 }
+        Unfolder { spare, header: [0; HEADER_MAX], ahead: false, copied: 0 }
     }
 
     /// The page frame that pages are copied to now.
@@ -96,16 +110,17 @@ impl Unfolder {
             }
             Arrival::Whole(bytes) => Unfolded::Plain(bytes),
             Arrival::Long(page, rest) => {
-                let Some(lead) = rest.first_chunk_mut::<LEAD>() else { return Unfolded::Foreign };
-                let first = page.lead();
-                if first[TYPE] != FOLDED {
-                    return Unfolded::Foreign;
-                }
-                core::mem::swap(first, lead);
-                lead[TYPE].copy_from_slice(&PLAIN);
-                Unfolded::Landed(rest, page)
+                let is_unfolded = core::mem::take(&mut self.ahead) || unfold(page, rest);
+                if is_unfolded { Unfolded::Landed(rest, page) } else { Unfolded::Foreign }
             }
         }
+    }
+
+    /// Unfolds a frame where it lies, before [`Nic::receive`] hands on the same one
+    /// (see [`Nic::peek_long`]); `false` if it is none of ours.
+    pub fn unfold_ahead(&mut self, page: &mut LandingPage, rest: &mut [u8]) -> bool {
+        self.ahead = self.ahead || unfold(page, rest);
+        self.ahead
     }
 
     fn copy_apart<'a>(&'a mut self, memory: &mut impl HostMemory, bytes: &[u8]) -> Unfolded<'a> {

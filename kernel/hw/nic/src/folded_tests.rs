@@ -127,6 +127,32 @@ fn a_page_lands_in_its_frame_whatever_the_pieces() {
     assert_eq!(unfolder.copied, 1);
 }
 
+/// What was unfolded where it lies, and written to since, is not unfolded again.
+#[test]
+fn a_frame_is_unfolded_once() {
+    let bytes = sent(Some(crate::fake::fake_page(0, 4096, content)));
+    let (body, rest) = bytes.split_at(PAGE_SIZE);
+    let mut unfolder = Unfolder::new(None);
+    for _ in 0..2 {
+        let mut pieces = (landing(), rest.to_vec());
+        let (page, rest) = (&mut pieces.0, &mut pieces.1[..]);
+        page.bytes_mut(PAGE_SIZE).copy_from_slice(body);
+        assert!(unfolder.unfold_ahead(page, rest) && unfolder.unfold_ahead(page, rest));
+        assert_eq!(rest, header());
+        assert!((0..4096).all(|i| page.bytes(PAGE_SIZE)[usize::from(i)] == content(i)));
+        page.bytes_mut(PAGE_SIZE)[TYPE].copy_from_slice(&FOLDED);
+        let Unfolded::Landed(head, page) = unfolder.unfold(&mut Pages, Arrival::Long(page, rest))
+        else {
+            panic!("it does not unfold")
+        };
+        assert_eq!((head, &page.bytes(14)[TYPE]), (&header()[..], &FOLDED[..]));
+    }
+    let mut foreign = (landing(), vec![0; 128]);
+    assert!(!unfolder.unfold_ahead(&mut foreign.0, &mut foreign.1));
+    let arrival = Arrival::Long(&mut foreign.0, &mut foreign.1);
+    assert!(matches!(unfolder.unfold(&mut Pages, arrival), Unfolded::Foreign));
+}
+
 #[test]
 fn what_has_no_whole_page_goes_as_it_is() {
     let part = crate::fake::fake_page(8, 1000, content);

@@ -122,6 +122,13 @@ pub trait Nic {
     /// it lies in one piece: [`Nic::receive`] hands on the same one.
     fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T>;
 
+    /// Shows the next received frame to `f` without taking it, if there is one whose
+    /// first 4096 bytes fill a page frame: that, which stays where it is, and the
+    /// rest. [`Nic::receive`] hands on the same one, as `f` has left it.
+    fn peek_long<T>(&mut self, _f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {
+        None
+    }
+
     /// Hands the next received frame to `f`, padding included, and gives its
     /// buffers, or what `f` has put in their place, back to the device. False
     /// if there was none.

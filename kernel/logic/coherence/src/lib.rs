@@ -29,6 +29,7 @@ pub mod capacity;
 mod counters;
 pub mod directory;
 mod dispatch;
+mod early;
 mod foresee;
 pub mod home;
 mod merge;
@@ -54,6 +55,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use capacity::Put;
 use directory::Directory;
+use early::Early;
 use home::Busy;
 use layout::Layout;
 use paging::table::Flush;
@@ -148,6 +150,8 @@ pub struct Coherence {
     local: VecDeque<Message>,
     deferred: Vec<(NodeId, Message)>,
     held: Vec<Gfn>,
+    /// The page that is mapped before its message is taken.
+    early: Option<Early>,
     transit: Transit,
     replacement: Replacement,
     tables: Tables,
@@ -196,6 +200,7 @@ impl Coherence {
             local: VecDeque::with_capacity(256),
             deferred: Vec::with_capacity(requests.min(OPEN_AT_START)),
             held: Vec::with_capacity(HELD_MAX),
+            early: None,
             transit: Transit::new(limits.open_max),
             replacement: Replacement::new(pool.total_frames()),
             tables: Tables::new(),

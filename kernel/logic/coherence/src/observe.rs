@@ -411,9 +411,9 @@ impl Coherence {
             leaving: _, masters: _, replicas: _, started_put: _, counters: _,
             asked_for: _,
             open: _, busy: _, waiting: _, replacement: _, merge_hand: _, tables: _,
-            table, pool, directory, next_txn, local, deferred, held, transit, demand,
+            table, pool, directory, next_txn, local, deferred, held, transit, demand, early,
         } = self;
-        assert!(local.is_empty(), "a digest is taken between steps");
+        assert!(local.is_empty() && early.is_none(), "a digest is taken between steps");
         to.next_txn(*next_txn);
         to.word(pool.free_frames());
         to.word(table.tables() << 32 | directory.tables());

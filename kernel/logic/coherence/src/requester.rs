@@ -311,7 +311,7 @@ impl Coherence {
 
     /// Keeps a page that the vCPU waits for until it has got on.
     #[inline(always)]
-    fn hold(&mut self, gfn: Gfn) {
+    pub(crate) fn hold(&mut self, gfn: Gfn) {
         if self.held.len() < HELD_MAX && !self.held.contains(&gfn) {
             self.held.push(gfn);
         }
@@ -325,6 +325,9 @@ impl Coherence {
         page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
+        if self.is_early() {
+            return self.take_early(env, message, page);
+        }
         let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) else {
             return Err("an answer that nobody asked for");
         };
@@ -393,7 +396,6 @@ impl Coherence {
                 txn
             }
             Answer::Data { txn, exclusive } => {
-                let state = if exclusive { PageState::Exclusive } else { PageState::Shared };
                 let entry = self.table.get(env.memory, gfn);
                 match (entry.state, exclusive) {
                     (PageState::Invalid, _) => {}
@@ -404,19 +406,38 @@ impl Coherence {
                     }
                     _ => return Err("data for a page that is here"),
                 }
-                let entry = self.newly_held(env.memory, gfn, state, fetch.frame);
-                self.fill_entry(env, gfn, entry);
+                self.fill_with(env, gfn, exclusive, fetch.frame);
                 txn
             }
         };
         if !fetch.prefetch || fetch.wanted {
             self.hold(gfn);
         }
+        self.say_done(env, gfn, txn);
+        Ok(())
+    }
+
+    /// Notes a page that has come into a frame, of which nothing was here.
+    #[inline(always)]
+    pub(crate) fn fill_with<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        gfn: Gfn,
+        exclusive: bool,
+        frame: Frame,
+    ) {
+        let state = if exclusive { PageState::Exclusive } else { PageState::Shared };
+        let entry = self.newly_held(env.memory, gfn, state, frame);
+        self.fill_entry(env, gfn, entry);
+    }
+
+    /// Tells the home that a transaction is over here.
+    #[inline(always)]
+    pub(crate) fn say_done<M, O: Output>(&mut self, env: &mut Env<'_, M, O>, gfn: Gfn, txn: u32) {
         let mut done = Message::new(Kind::Done, gfn, self.me);
         done.txn = txn;
         let home = self.home_of(gfn);
         self.send(env, home, done, None);
-        Ok(())
     }
 
     /// Installs a run of zero pages. A whole chunk becomes one large page of

@@ -10,7 +10,7 @@
 use crate::fabric::{Fabric, Stopping};
 use crate::peer::Sending;
 use crate::{Outgoing, PageSlice, Transmit};
-use addr::NodeId;
+use addr::{NodeId, PAGE_SIZE};
 use core::array;
 use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, Kind, Message, Messages};
 
@@ -76,6 +76,27 @@ impl Fabric {
             *earlier += 1;
         }
         peer.alive.then_some(Glance { from, messages, fresh })
+    }
+
+    /// Looks at a received frame whose whole page lies apart, without taking it.
+    /// `None` unless [`Fabric::handle_landed`] will deliver its message: then who
+    /// sent that, and what it says.
+    #[must_use]
+    pub fn glance_landed<'a>(&self, frame: &'a [u8]) -> Option<(NodeId, &'a [u8; BODY_BYTES])> {
+        let header = Header::parse(frame).ok()?;
+        if header.kind != Kind::Data || self.stopping != Stopping::No {
+            return None;
+        }
+        let mut messages = Data::parse(frame, &header, Some(PAGE_SIZE)).ok()?.messages();
+        self.addressed(&header).ok()?;
+        let links = self.links.as_ref()?;
+        let from = links.source(&header).ok()?;
+        let peer = &links.peers[usize::from(from)];
+        let message = messages.next()?;
+        let is_next = peer.receivers[message.channel.index()].awaits(message.sequence);
+        let is_whole = links.plan.parts == 1 && message.parts == 1;
+        (peer.alive && is_next && is_whole && links.window > 0)
+            .then_some((NodeId(from), message.body))
     }
 
     /// Writes the frame with which `message` will leave when it is sent next, as

@@ -42,12 +42,20 @@ fn sorted((header, page): &Sent) -> (Vec<u8>, Vec<Vec<u8>>, Option<fabric::PageS
     (link, messages, *page)
 }
 
-/// Takes a frame; what its page holds does not matter here.
+/// Takes a frame; what its page holds does not matter here. A page of which is
+/// told what it will deliver is delivered.
 fn take(fabric: &mut Fabric, now: u64, (header, page): &Sent) -> Vec<[u8; 32]> {
     let mut taken = Taken::default();
+    let told = fabric.glance_landed(header).map(|(_, body)| *body);
     match page {
-        None => fabric.handle_frame(now, header, &mut taken),
-        Some(_) => fabric.handle_landed(now, header, &mut Frame(9), &mut taken),
+        None => {
+            assert_eq!(told, None, "there is no page");
+            fabric.handle_frame(now, header, &mut taken);
+        }
+        Some(_) => {
+            fabric.handle_landed(now, header, &mut Frame(9), &mut taken);
+            assert!(told.is_none_or(|body| taken.0 == [body]), "what was told");
+        }
     }
     taken.0
 }
@@ -196,4 +204,33 @@ fn another_message_is_not_taken_for_it() {
     fabric.unforesee();
     assert!(!fabric.has_foreseen());
     assert_eq!(all_sent(fabric, pair.now).len(), 1, "both in one frame");
+}
+
+/// A page can be told of once, in its turn, and as long as the link stands.
+#[test]
+fn a_page_is_told_of_before_it_is_taken() {
+    let mut pair = Pair::new(3);
+    let me = pair.fabrics[0].membership().expect("formed").me;
+    let message = |number| Outgoing {
+        to: NodeId(1 - me.0),
+        channel: Channel::Response,
+        body: [number; 32],
+        page: Some(Frame(u64::from(number))),
+        patient: false,
+    };
+    for number in [1, 2] {
+        assert_eq!(pair.fabrics[0].send(pair.now, &message(number)), Ok(()));
+    }
+    let sent = all_sent(&mut pair.fabrics[0], pair.now);
+    let fabric = &mut pair.fabrics[1];
+    let told = |fabric: &Fabric, n: usize| fabric.glance_landed(&sent[n].0).map(|(_, b)| b[0]);
+    assert_eq!((told(fabric, 0), told(fabric, 1)), (Some(1), None), "in turn");
+    let mut damaged = sent[0].0.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert!(fabric.glance_landed(&damaged).is_none());
+    assert_eq!(take(fabric, pair.now, &sent[0]), [[1; 32]]);
+    assert_eq!((told(fabric, 0), told(fabric, 1)), (None, Some(2)), "once");
+    fabric.stop(pair.now, fabric::StopReason::PowerOff);
+    assert_eq!(told(fabric, 1), None);
+    assert!(take(fabric, pair.now, &sent[1]).is_empty());
 }

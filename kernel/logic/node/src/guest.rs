@@ -41,6 +41,9 @@ pub enum Step {
     Interrupted,
     /// It waits for a message.
     Blocked,
+    /// It went on with a page whose frame was not taken: that comes first, see
+    /// [`super::Node::map_early`]; then call again.
+    Unsettled,
     /// It is halted until [`Guest::deadline`] or an input.
     Halted,
     /// It is over.
@@ -64,6 +67,8 @@ enum Wait {
         gfn: Gfn,
         access: Access,
     },
+    /// An exit that is dealt with when the frame of the last page has been taken.
+    Frame(Exit),
     /// A page that the machine needs to end a hypercall.
     Result {
         value: u64,
@@ -222,6 +227,11 @@ impl Guest {
                 self.wait = Wait::Nothing;
                 Some(self.ask_machine(at, exit))
             }
+            Wait::Frame(_) if at.cluster.coherence().is_early() => Some(Step::Unsettled),
+            Wait::Frame(exit) => {
+                self.wait = Wait::Nothing;
+                Some(self.exited(at, exit))
+            }
             Wait::Result { value, gfn, access } => {
                 if !self.fetched(at, gfn, access, 0) {
                     return Some(self.blocked());
@@ -236,6 +246,16 @@ impl Guest {
                 self.wait = Wait::Nothing;
                 Some(self.end_hypercall(at, value))
             }
+        }
+    }
+
+    /// The page that its own access waits for.
+    #[inline]
+    #[must_use]
+    pub fn awaits(&self) -> Option<Gfn> {
+        match self.wait {
+            Wait::Fault { gfn, .. } => Some(gfn),
+            _ => None,
         }
     }
 
@@ -254,6 +274,11 @@ impl Guest {
             }
             _ => None,
         };
+        let early = at.cluster.coherence().is_early();
+        if early && (fault_in_ram.is_none() || self.streams.are_followed()) {
+            self.wait = Wait::Frame(exit);
+            return Step::Unsettled;
+        }
         if fault_in_ram.is_none() || rip != self.fault_rip {
             // The instruction that pages were kept for has ended.
             at.cluster.release_held(at.memory);
@@ -264,7 +289,11 @@ impl Guest {
             return if again && self.wait == Wait::Nothing { Step::Again } else { step };
         };
         self.fault_rip = rip;
-        self.fault(at, gfn, access)
+        let step = self.fault(at, gfn, access);
+        if step == Step::Unsettled {
+            self.wait = Wait::Frame(exit);
+        }
+        step
     }
 
     /// Waits for a message, or comes back at once while it looks for frames.

@@ -19,6 +19,7 @@ mod actor;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
+mod early;
 mod fatal;
 mod foresee;
 mod glimpse;
@@ -121,6 +122,7 @@ impl Node {
             Some(cluster) => {
                 self.serving_since = tsc;
                 cluster.frame(&mut self.fabric, now_ns, (bytes, Some(&mut page)), memory);
+                cluster.settled();
             }
             None => self.fabric.handle_landed(now_ns, bytes, &mut page, &mut Nobody),
         }

@@ -2,7 +2,7 @@
 
 use super::wire::repair;
 use crate::input::Input;
-use addr::{Arrived, Frame, NodeId};
+use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
 use fabric::{Channel, Config, Event, Fabric, Outgoing, Sink};
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -115,7 +115,15 @@ impl Run {
             self.fabric.foresee(self.now, answer, glance.as_ref(), &mut header).is_some()
         });
         let mut taken = Anything::default();
-        self.fabric.handle_frame(self.now, frame, &mut taken);
+        let header = frame.len().checked_sub(PAGE_SIZE).map(|end| &frame[..end]);
+        let landed = header.filter(|header| self.fabric.glance_landed(header).is_some());
+        match landed {
+            Some(header) => {
+                self.fabric.handle_landed(self.now, header, &mut Frame(0), &mut taken);
+                assert_eq!(taken.0, 1, "a page was not taken");
+            }
+            None => self.fabric.handle_frame(self.now, frame, &mut taken),
+        }
         assert!(plain.is_none_or(|count| count == taken.0), "a plain frame was not taken whole");
         if let Some(answer) = left {
             assert_eq!(self.fabric.send(self.now, &answer), Ok(()));

@@ -16,8 +16,8 @@ mod tests;
 mod transmit;
 
 use crate::{
-    Arrival, BUFFER_LEN, Environment, MTU_MAX, Nic, NicCounters, NicError, PageSlice, Registers,
-    TransmitError,
+    Arrival, BUFFER_LEN, Environment, LandingPage, MTU_MAX, Nic, NicCounters, NicError, PageSlice,
+    Registers, TransmitError,
 };
 use addr::Frame;
 use receive::ReceiveRing;
@@ -123,6 +123,10 @@ impl<R: Registers> Nic for E1000<R> {
 
     fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.receive.peek().map(f)
+    }
+
+    fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {
+        self.receive.peek_long().map(|(page, rest)| f(page, rest))
     }
 
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {

@@ -107,6 +107,36 @@ impl ReceiveRing {
         Self::good(fields).map(|len| self.pages[self.next].bytes(len))
     }
 
+    /// The next frame, if it has come and lies in two buffers: the page frame that
+    /// it fills, and the rest.
+    pub(super) fn peek_long(&mut self) -> Option<(&mut LandingPage, &mut [u8])> {
+        let fields = self.fields(self.next);
+        if self.skipping || fields & RX_DD == 0 || fields & RX_EOP != 0 {
+            return None;
+        }
+        let rest = self.long_rest(fields)?;
+        Some(self.long_buffers(rest))
+    }
+
+    /// Bytes in the second buffer of a frame that fills the next one, whose
+    /// `fields` these are, and ends in the one after.
+    fn long_rest(&self, fields: u64) -> Option<usize> {
+        let rest = self.fields(Self::after(self.next));
+        if rest & RX_DD == 0 || rest & RX_EOP == 0 {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        Self::good(rest).filter(|_| Self::good(fields) == Some(PAGE_SIZE))
+    }
+
+    fn long_buffers(&mut self, rest: usize) -> (&mut LandingPage, &mut [u8]) {
+        let after = Self::after(self.next);
+        let Ok([page, tail]) = self.pages.get_disjoint_mut([self.next, after]) else {
+            unreachable!("two places of one ring")
+        };
+        (page, tail.bytes_mut(rest))
+    }
+
     /// Judges the next descriptor.
     fn look(&mut self) -> Slot {
         let fields = self.fields(self.next);
@@ -116,15 +146,10 @@ impl ReceiveRing {
         fence(Ordering::Acquire);
         let last = fields & RX_EOP != 0;
         if !last && !self.skipping {
-            let rest = self.fields(Self::after(self.next));
-            if rest & RX_DD == 0 {
+            if self.fields(Self::after(self.next)) & RX_DD == 0 {
                 return Slot::Empty; // it is still coming
             }
-            fence(Ordering::Acquire);
-            if rest & RX_EOP != 0
-                && Self::good(fields) == Some(PAGE_SIZE)
-                && let Some(len) = Self::good(rest)
-            {
+            if let Some(len) = self.long_rest(fields) {
                 return Slot::Long(len);
             }
         }
@@ -148,11 +173,8 @@ impl ReceiveRing {
 
     /// Hands on a frame in two buffers, and takes note of a new page frame.
     fn long(&mut self, rest: usize, f: impl FnOnce(Arrival<'_>)) {
-        let after = Self::after(self.next);
-        let Ok([page, tail]) = self.pages.get_disjoint_mut([self.next, after]) else {
-            unreachable!("two places of one ring")
-        };
-        f(Arrival::Long(page, tail.bytes_mut(rest)));
+        let (page, tail) = self.long_buffers(rest);
+        f(Arrival::Long(page, tail));
         let address = page.frame().start().0;
         self.descriptors.write(self.next * DESCRIPTOR_LEN, address);
     }

@@ -387,6 +387,35 @@ fn a_page_frame_is_exchanged_and_the_device_told() {
 }
 
 #[test]
+fn a_long_frame_is_seen_before_it_is_taken() {
+    let (mut nic, bus) = started();
+    let look = |nic: &mut E1000<Bus>| nic.peek_long(|page, rest| (page.frame(), rest.to_vec()));
+    assert_eq!(look(&mut nic), None);
+    let (first, _) = nic.landing_frames().unwrap();
+    // One in a single piece is none, and neither is half of one.
+    bus.0.borrow_mut().put_frame(&header(1));
+    assert_eq!(look(&mut nic), None);
+    assert!(received(&mut nic).is_some());
+    bus.0.borrow_mut().put_fields(&[5; PAGE_SIZE], RX_DD | PAGE_SIZE as u64);
+    assert_eq!(look(&mut nic), None);
+    bus.0.borrow_mut().put_fields(&[6; 99], RX_DD | RX_EOP | 99);
+    for _ in 0..2 {
+        assert_eq!(look(&mut nic), Some((first.offset_by(1), vec![6; 99])));
+    }
+    assert_eq!(received(&mut nic).unwrap().len(), PAGE_SIZE + 99);
+    assert_eq!(look(&mut nic), None);
+    // One in three pieces, or damaged, is dropped when its turn comes.
+    for last in [RX_DD | PAGE_SIZE as u64, RX_DD | RX_EOP | RX_ERRORS | 9] {
+        bus.0.borrow_mut().put_fields(&[5; PAGE_SIZE], RX_DD | PAGE_SIZE as u64);
+        bus.0.borrow_mut().put_fields(&[5; PAGE_SIZE], last);
+        assert_eq!(look(&mut nic), None);
+        bus.0.borrow_mut().put_fields(&[5; 9], RX_DD | RX_EOP | 9);
+        while received(&mut nic).is_some() {}
+        assert!(!nic.receive_ready());
+    }
+}
+
+#[test]
 fn a_tail_follows_the_page() {
     let (mut nic, bus) = started();
     let page = fake_page(14, 4082, |i| (i % 251) as u8);

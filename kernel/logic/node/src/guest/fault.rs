@@ -118,6 +118,10 @@ impl Guest {
                 self.stamps.queued = (at.tsc)();
                 return Step::Blocked;
             }
+            if at.cluster.coherence().is_early() {
+                self.missed = None;
+                return Step::Unsettled;
+            }
         }
         let ready = self.fetched(at, gfn, access, ahead);
         if run.count > ahead {

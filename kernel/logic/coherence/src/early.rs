@@ -1,0 +1,88 @@
+//! A page that is mapped before the step that takes it.
+//!
+//! When the page that the vCPU waits for has come, the vCPU can go on as soon as
+//! the page is mapped. The rest of the step (the fetch ends, the home hears Done)
+//! can wait until the vCPU has exited again, and until the request that it exited
+//! for has left. So the engine around may have the page mapped
+//! ([`Coherence::map_early`]), run the vCPU, and hand over the message next
+//! ([`Coherence::handle_arrived`]). Nobody but the vCPU sees a difference: nothing
+//! else is handled in between but one access to another page. The model checker
+//! tries it in every state in which a page can come, and compares.
+
+use super::requester::Answer;
+use super::{Coherence, Env, Kind, Message, Open, Output};
+use addr::{Arrived, Frame, Gfn};
+use paging::{HostMemory, PageState};
+
+/// A page that is mapped, and its fetch is still open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Early {
+    gfn: Gfn,
+    frame: Frame,
+}
+
+impl Coherence {
+    /// Maps the page of an answer that has come and lies in `page`, a frame of the
+    /// link's, if the vCPU waits for it, nothing else is open and this answer is
+    /// all that is missing. `false` where any of that is not so, and nothing is
+    /// changed. Else the same message has to be handed over next, with the page in
+    /// that frame; until then nothing may be called but [`Coherence::release_held`],
+    /// [`Coherence::foresee_fetch`] and, if that foresees a request,
+    /// [`Coherence::access`].
+    pub fn map_early<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: &Message,
+        page: Frame,
+    ) -> bool {
+        let gfn = message.gfn;
+        let Some(Open::Fetch(fetch)) = self.open.get(&gfn.0) else { return false };
+        let is_all = message.kind == Kind::Data
+            && message.party == self.me
+            && message.carries_page()
+            && message.count == 0
+            && fetch.answer == Answer::None
+            && fetch.acks_due == 0;
+        // Done at a home that is this node could be followed by more.
+        let is_alone = (!fetch.prefetch || fetch.wanted)
+            && self.home_of(gfn) != self.me
+            && self.fetches_open() == 1
+            && self.deferred.is_empty()
+            && self.early.is_none();
+        if !is_all || !is_alone || self.table.get(env.memory, gfn).state != PageState::Invalid {
+            return false;
+        }
+        self.fill_with(env, gfn, message.exclusive, page);
+        self.hold(gfn);
+        self.early = Some(Early { gfn, frame: page });
+        true
+    }
+
+    /// Whether a page is mapped and the message with it was not handed over.
+    #[inline]
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// Takes the message whose page is mapped.
+    pub(crate) fn take_early<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+        message: &Message,
+        page: Option<Arrived<'_>>,
+    ) -> Result<(), &'static str> {
+        let (Some(Early { gfn, frame }), Some(Arrived::Landed(landed))) = (self.early.take(), page)
+        else {
+            return Err("another page than the one that is mapped");
+        };
+        if gfn != message.gfn || frame != *landed {
+            return Err("another page than the one that is mapped");
+        }
+        let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("it is open") };
+        Self::land(&mut self.counters, env.memory, fetch.frame, Arrived::Landed(landed));
+        self.counters.pages_in += 1;
+        self.say_done(env, gfn, message.txn);
+        Ok(())
+    }
+}
