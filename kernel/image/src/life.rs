@@ -218,7 +218,10 @@ fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) 
     link.lull(guest.deadline());
     link.wait_for_answer(guest.exited_at());
     link.take(Some(guest));
-    watch(link, Some(guest));
+    // Where only a page was mapped nothing else has happened.
+    if !link.node.is_early() {
+        watch(link, Some(guest));
+    }
 }
 
 /// The guest is over: so is the cluster.

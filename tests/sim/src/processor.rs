@@ -110,7 +110,8 @@ impl Host {
         if self.cpu.since.is_none() {
             self.release_held();
         }
-        let cluster = self.node.cluster.as_ref().expect("programs run in a cluster");
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        cluster.coherence_mut().approach(&self.memory, gfn);
         let foreseen = cluster.foresee_fetch(&self.memory, gfn, access);
         if foreseen.is_none() || self.cpu.streams.are_followed() {
             return;
@@ -309,7 +310,9 @@ impl Host {
             // Pages kept for the instruction before this one may go.
             self.release_held();
         }
-        let open = self.node.cluster.as_ref().is_some_and(|c| c.coherence().is_open(gfn));
+        let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
+        cluster.coherence_mut().approach(&self.memory, gfn);
+        let open = cluster.coherence().is_open(gfn);
         let run = if first { self.cpu.streams.miss(gfn, open) } else { Run::default() };
         let ahead = run.along_with(gfn);
         let access = if ahead > 0 { run.access(access) } else { access };

@@ -9,16 +9,19 @@
 //! else is handled in between but one access to another page. The model checker
 //! tries it in every state in which a page can come, and compares.
 
-use super::requester::Answer;
+use super::requester::{Answer, state_of};
 use super::{Coherence, Env, Kind, Message, Open, Output};
 use addr::{Arrived, Frame, Gfn};
-use paging::{HostMemory, PageState};
+use paging::{Entry, HostMemory};
 
 /// A page that is mapped, and its fetch is still open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Early {
     gfn: Gfn,
     frame: Frame,
+    exclusive: bool,
+    /// What its entry said of its past.
+    history: u32,
 }
 
 impl Coherence {
@@ -29,9 +32,9 @@ impl Coherence {
     /// that frame; until then nothing may be called but [`Coherence::release_held`],
     /// [`Coherence::foresee_fetch`] and, if that foresees a request,
     /// [`Coherence::access`].
-    pub fn map_early<M: HostMemory, O: Output>(
+    pub fn map_early(
         &mut self,
-        env: &mut Env<'_, M, O>,
+        memory: &mut impl HostMemory,
         message: &Message,
         page: Frame,
     ) -> bool {
@@ -49,12 +52,15 @@ impl Coherence {
             && self.fetches_open() == 1
             && self.deferred.is_empty()
             && self.early.is_none();
-        if !is_all || !is_alone || self.table.get(env.memory, gfn).state != PageState::Invalid {
+        if !is_all || !is_alone {
             return false;
         }
-        self.fill_with(env, gfn, message.exclusive, page);
+        let state = state_of(message.exclusive);
+        let entry = Entry::held(state, page);
+        let Some(history) = self.table.map_early(memory, gfn, entry) else { return false };
         self.hold(gfn);
-        self.early = Some(Early { gfn, frame: page });
+        let exclusive = message.exclusive;
+        self.early = Some(Early { gfn, frame: page, exclusive, history });
         true
     }
 
@@ -72,16 +78,22 @@ impl Coherence {
         message: &Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
-        let (Some(Early { gfn, frame }), Some(Arrived::Landed(landed))) = (self.early.take(), page)
-        else {
+        let (Some(early), Some(Arrived::Landed(landed))) = (self.early.take(), page) else {
             return Err("another page than the one that is mapped");
         };
+        let Early { gfn, frame, exclusive, history } = early;
         if gfn != message.gfn || frame != *landed {
             return Err("another page than the one that is mapped");
         }
         let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("it is open") };
         Self::land(&mut self.counters, env.memory, fetch.frame, Arrived::Landed(landed));
         self.counters.pages_in += 1;
+        let rank = self.arrives_again(env.memory, gfn, history);
+        self.table.count_early(env.memory, gfn);
+        if rank != 0 {
+            self.table.set_rank(env.memory, gfn, rank);
+        }
+        self.count_filled(&Entry { rank, ..Entry::held(state_of(exclusive), frame) });
         self.say_done(env, gfn, message.txn);
         Ok(())
     }

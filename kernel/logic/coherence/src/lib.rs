@@ -275,6 +275,12 @@ impl Coherence {
         self.table
             .fill(env.memory, &mut self.pool, gfn, entry)
             .expect("frames for tables are kept back");
+        self.count_filled(&entry);
+    }
+
+    /// Counts a page of which this node has come to hold that.
+    #[inline(always)]
+    fn count_filled(&mut self, entry: &Entry) {
         self.replacement.ranked(0, entry.rank, 1);
         self.masters += u64::from(entry.state.is_master());
         self.replicas += u64::from(entry.state == PageState::Shared);

@@ -175,18 +175,30 @@ impl Coherence {
     /// Notes that a page comes to lie in a frame here; its rank.
     #[inline(always)]
     pub(crate) fn arrives<M: HostMemory>(&mut self, memory: &mut M, gfn: Gfn) -> u8 {
+        let came = self.table.history(memory, gfn);
+        self.arrives_again(memory, gfn, came)
+    }
+
+    /// The same for a page with this history.
+    #[inline(always)]
+    pub(crate) fn arrives_again<M: HostMemory>(
+        &mut self,
+        memory: &mut M,
+        gfn: Gfn,
+        came: u32,
+    ) -> u8 {
         self.replacement.pass_time();
-        if self.replacement.pressed && self.returns_soon(memory, gfn) {
+        if self.replacement.pressed && self.returns_soon(came) {
             return self.replacement.stamp();
         }
         self.enqueue(memory, gfn);
         0
     }
 
-    /// Whether the page left a shorter time ago than the oldest are old.
-    fn returns_soon<M: HostMemory>(&self, memory: &M, gfn: Gfn) -> bool {
+    /// Whether a page with this history left a shorter time ago than the oldest are
+    /// old.
+    fn returns_soon(&self, came: u32) -> bool {
         let r = &self.replacement;
-        let came = self.table.history(memory, gfn);
         if came == 0 {
             return false;
         }

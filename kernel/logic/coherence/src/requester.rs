@@ -47,6 +47,11 @@ pub struct Fetch {
     pub(crate) wanted: bool,
 }
 
+/// What this node has of a page that it was given.
+pub(crate) const fn state_of(exclusive: bool) -> PageState {
+    if exclusive { PageState::Exclusive } else { PageState::Shared }
+}
+
 impl Fetch {
     pub(crate) fn is_answered(&self) -> bool {
         self.answer != Answer::None
@@ -285,7 +290,9 @@ impl Coherence {
         (run, state): (u16, PageState),
     ) {
         let get = Message { count: run, ..self.request(env.memory, gfn, access, state) };
-        let home = self.home_of(gfn);
+        let (home, index) = self.layout.home(gfn).expect("a page of RAM");
+        // The answer comes next, as a rule.
+        self.asked_for = (gfn, home, index);
         self.send(env, home, get, None);
     }
 
@@ -419,15 +426,14 @@ impl Coherence {
 
     /// Notes a page that has come into a frame, of which nothing was here.
     #[inline(always)]
-    pub(crate) fn fill_with<M: HostMemory, O: Output>(
+    fn fill_with<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
         gfn: Gfn,
         exclusive: bool,
         frame: Frame,
     ) {
-        let state = if exclusive { PageState::Exclusive } else { PageState::Shared };
-        let entry = self.newly_held(env.memory, gfn, state, frame);
+        let entry = self.newly_held(env.memory, gfn, state_of(exclusive), frame);
         self.fill_entry(env, gfn, entry);
     }
 

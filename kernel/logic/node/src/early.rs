@@ -10,7 +10,7 @@ use super::Node;
 use super::cluster::Cluster;
 use super::fatal::Fatal;
 use addr::{Frame, Gfn};
-use coherence::{Env, Message};
+use coherence::Message;
 use paging::HostMemory;
 
 impl Cluster {
@@ -43,8 +43,7 @@ impl Node {
         let Some(message) = Message::from_bytes(body).filter(|m| m.gfn == gfn) else {
             return false;
         };
-        let (coherence, out) = cluster.parts();
-        coherence.map_early(&mut Env { memory, out }, &message, page)
+        cluster.coherence_mut().map_early(memory, &message, page)
     }
 
     /// Whether a page is mapped whose frame was not taken.

@@ -209,7 +209,9 @@ impl Guest {
             Wait::Nothing => None,
             Wait::Fault { gfn, access, ahead, kind } => {
                 self.foreseen = None;
-                let ready = at.cluster.coherence().is_ready(at.memory, gfn, access);
+                // Nothing else is mapped early.
+                let ready = at.cluster.coherence().is_early()
+                    || at.cluster.coherence().is_ready(at.memory, gfn, access);
                 if !ready && !self.fetched(at, gfn, access, ahead) {
                     return Some(self.blocked());
                 }
@@ -270,7 +272,7 @@ impl Guest {
         let fault_in_ram = match exit {
             Exit::PageFault { gpa, access, .. } => {
                 let gfn = gpa.gfn();
-                at.cluster.coherence().home(gfn).map(|_| (gfn, access))
+                at.cluster.coherence().layout().linear(gfn).map(|_| (gfn, access))
             }
             _ => None,
         };

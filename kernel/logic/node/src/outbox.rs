@@ -102,7 +102,10 @@ impl Outbox {
     /// with the request for the next.
     #[inline]
     pub(crate) fn ends_patience(&self, gfn: Gfn) -> bool {
-        self.patient.len() > 1 || self.patient.iter().any(|(_, end)| end.gfn == gfn)
+        match self.patient.front() {
+            None => false,
+            Some((_, end)) => self.patient.len() > 1 || end.gfn == gfn,
+        }
     }
 
     fn push(&mut self, message: Outgoing) {

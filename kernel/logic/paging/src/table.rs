@@ -9,6 +9,7 @@
 //! something, in bits that the hardware ignores. So one without any is found
 //! without a look at its 512 entries, and can be taken out.
 
+mod early;
 mod merge;
 mod reclaim;
 mod scan;

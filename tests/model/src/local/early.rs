@@ -87,7 +87,8 @@ impl Local {
         let mut landed = config.link_frame(usize::from(coherence.me().0));
         memory.store(landed, value);
         let mut env = Env { memory: &mut memory, out: &mut out };
-        if early && !coherence.map_early(&mut env, &message, landed) {
+        coherence.approach(env.memory, message.gfn);
+        if early && !coherence.map_early(env.memory, &message, landed) {
             return Ok(None);
         }
         let page = message.gfn;
@@ -133,12 +134,15 @@ impl Local {
         {
             coherence.release_held(&mut env).map_err(forbidden)?;
         }
+        // The page is counted where its table would else be taken out.
+        coherence.take_out(&mut env, page);
+        let counts = (coherence.masters(), coherence.replicas(), *coherence.counters());
         let Quiet { sent, flushed, .. } = out;
         let after = Local::seen(config, coherence, memory);
         after.check()?;
         // A request and a table of leaves may have each other's frames.
         let faults = matches!(meanwhile, Meanwhile::Fault(..) | Meanwhile::Retires(..));
         let frames = (!faults).then_some((after.raw, landed));
-        Ok(Some((frames, after.skeleton, after.txns, after.contents, sent, flushed)))
+        Ok(Some((frames, counts, after.skeleton, after.txns, after.contents, sent, flushed)))
     }
 }

@@ -104,10 +104,14 @@ fn a_page_returns_soon_that_was_away_for_less_than_the_oldest_are_old() {
         node.hold(Gfn(8), 0, false); // so that there is a table of leaves
         node.c.replacement.ranked(0, aged(&node.c, 20), 64);
         node.c.replacement.arrivals = 100_000;
-        assert!(!node.c.returns_soon(&node.memory, gfn), "it was never here");
+        assert!(!node.c.returns_soon(node.c.table.history(&node.memory, gfn)), "it was never here");
         for (away, returns) in [(soon - 1, true), (soon, false), (90_000, false)] {
             node.c.remember(&mut node.memory, gfn, 100_000 - away);
-            assert_eq!(node.c.returns_soon(&node.memory, gfn), returns, "{away}");
+            assert_eq!(
+                node.c.returns_soon(node.c.table.history(&node.memory, gfn)),
+                returns,
+                "{away}"
+            );
         }
     }
 }
