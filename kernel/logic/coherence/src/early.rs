@@ -48,7 +48,7 @@ impl Coherence {
             && fetch.acks_due == 0;
         // Done at a home that is this node could be followed by more.
         let is_alone = (!fetch.prefetch || fetch.wanted)
-            && self.home_of(gfn) != self.me
+            && fetch.home != self.me
             && self.fetches_open() == 1
             && self.deferred.is_empty()
             && self.early.is_none();

@@ -6,7 +6,7 @@
 //! to take them.
 
 use super::{Coherence, Env, Event, HELD_MAX, Kind, Message, Open, Output, Violation};
-use addr::{Access, Arrived, Frame, Gfn, RUN_PAGES};
+use addr::{Access, Arrived, Frame, Gfn, NodeId, RUN_PAGES};
 use paging::{Entry, HostMemory, PageState};
 
 /// How an access stands.
@@ -38,6 +38,7 @@ pub(crate) enum Answer {
 /// An open fetch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetch {
+    pub(crate) home: NodeId,
     pub(crate) frame: Frame,
     pub(crate) answer: Answer,
     /// Acknowledgements that the answer announced less those that came.
@@ -276,7 +277,9 @@ impl Coherence {
             (false, Access::Write, PageState::Invalid) => self.counters.write_fetches += 1,
             (false, Access::Write, _) => self.counters.upgrades += 1,
         }
-        let fetch = Fetch { frame, answer: Answer::None, acks_due: 0, prefetch, wanted: false };
+        let home = self.home_of(gfn);
+        let fetch =
+            Fetch { home, frame, answer: Answer::None, acks_due: 0, prefetch, wanted: false };
         self.open.insert(gfn.0, Open::Fetch(fetch));
         true
     }
@@ -290,9 +293,7 @@ impl Coherence {
         (run, state): (u16, PageState),
     ) {
         let get = Message { count: run, ..self.request(env.memory, gfn, access, state) };
-        let (home, index) = self.layout.home(gfn).expect("a page of RAM");
-        // The answer comes next, as a rule.
-        self.asked_for = (gfn, home, index);
+        let home = self.home_of(gfn);
         self.send(env, home, get, None);
     }
 

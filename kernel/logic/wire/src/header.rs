@@ -87,38 +87,33 @@ impl Header {
 /// result, and the 32 bits kept with a probability of about 1 - 2^-32.
 #[inline]
 fn hash(header: &[u8]) -> u32 {
-    // Most have one message: a length that is known needs no counting.
-    match <&[u8; PAGE_OFFSET]>::try_from(header) {
-        Ok(header) => hash_of(header),
-        Err(_) => hash_of(header),
-    }
-}
-
-#[inline(always)]
-fn hash_of(header: &[u8]) -> u32 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
     // The rotation brings the high bits, which a multiplication moves
     // nowhere, down to where the next one spreads them.
-    let step = |state: u64, word: u64| (state ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
+    let step = |state: u64, word: &[u8; 8]| {
+        (state ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER).rotate_left(29)
+    };
     let mut state = header.len() as u64 ^ MULTIPLIER;
-    let Some((first, rest)) = header.split_first_chunk::<HEADER_BYTES>() else { return 0 };
-    for (n, word) in first.as_chunks::<8>().0.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        state = step(state, if n == CHECK / 8 { word & 0xFFFF_FFFF } else { word });
-    }
-    // By messages, and the link block has as many bytes as one: short loops of a
-    // known length need no counting.
-    let (messages, rest) = rest.as_chunks::<MESSAGE_BYTES>();
-    for message in messages {
-        for word in message.as_chunks::<8>().0 {
-            state = step(state, u64::from_le_bytes(*word));
+    let (words, _) = header.as_chunks::<8>();
+    let Some((first, rest)) = words.split_first_chunk::<{ CHECK / 8 }>() else { return 0 };
+    let Some((checked, rest)) = rest.split_first() else { return 0 };
+    state = first.iter().fold(state, step);
+    let mut unchecked = *checked;
+    unchecked[CHECK % 8..].fill(0);
+    state = step(state, &unchecked);
+    // Most have a message, some two: short loops of a known length need no
+    // counting.
+    const REST: usize = PAGE_OFFSET / 8 - CHECK / 8 - 1;
+    let rest = match rest.split_first_chunk::<REST>() {
+        None => rest,
+        Some((first, rest)) => {
+            state = first.iter().fold(state, step);
+            let (messages, rest) = rest.as_chunks::<{ MESSAGE_BYTES / 8 }>();
+            state = messages.iter().flatten().fold(state, step);
+            rest
         }
-    }
-    let (words, rest) = rest.as_chunks::<8>();
-    debug_assert!(rest.is_empty());
-    for word in words {
-        state = step(state, u64::from_le_bytes(*word));
-    }
+    };
+    state = rest.iter().fold(state, step);
     (state ^ (state >> 32)) as u32
 }
 

@@ -109,6 +109,7 @@ impl<R: Registers> Nic for E1000<R> {
         self.registers.read32(STATUS) & STATUS_LU != 0
     }
 
+    #[inline(always)]
     fn transmit(
         &mut self,
         header: &[u8],

@@ -139,6 +139,7 @@ impl TransmitRing {
     }
 
     /// Queues one frame and starts it. Lengths were checked by the caller.
+    #[inline(always)]
     pub(super) fn transmit(
         &mut self,
         registers: &mut impl Registers,
