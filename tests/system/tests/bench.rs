@@ -4,11 +4,12 @@
 use serde_json::Value;
 use system::{Door, Folder, serial};
 
-const MEASURES: [&str; 8] = [
+const MEASURES: [&str; 9] = [
     "null_rtt",
     "page_rtt",
     "exit_floor",
     "read_fault",
+    "own_read_fault",
     "write_fault",
     "upgrade",
     "first_touch",

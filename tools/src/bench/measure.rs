@@ -32,6 +32,8 @@ pub(super) enum Phase {
     Floor = 5,
     /// Filling more memory than a node has.
     Evict = 6,
+    /// Read faults of pages that the requester is home to.
+    OwnRead = 8,
 }
 
 /// A line of the guest.

@@ -20,7 +20,9 @@ pub(super) struct Outcome {
     pub(super) exit_floor: Summary,
     /// A read of a page that another node owns.
     pub(super) read_fault: Summary,
-    /// A write to such a page.
+    /// A read of such a page whose home is the reader's node.
+    pub(super) own_read_fault: Summary,
+    /// A write to a page that another node owns.
     pub(super) write_fault: Summary,
     /// A write to a page of which there is a copy to read.
     pub(super) upgrade: Summary,
@@ -61,6 +63,8 @@ pub(super) struct Bandwidth {
 pub(super) struct Instructions {
     requester: u64,
     owner: u64,
+    /// On the requester, where it is home to the page.
+    requester_at_home: u64,
 }
 
 /// Pages that a node received.
@@ -126,14 +130,17 @@ impl Instructions {
     /// Reads the run in which the TSC counts instructions, `per_second` of them
     /// in a second of the emulated machine.
     pub(super) fn new(counted: &Measured, per_second: f64) -> Result<Self> {
-        let mut requester = 0;
-        for stage in STAGES.iter().filter(|s| **s != "wire_and_remote") {
-            requester += counted.histogram(REQUESTER, Phase::Read, &["stages", stage])?.p50_ns;
-        }
+        let requester = |phase| {
+            let busy = STAGES.iter().filter(|s| **s != "wire_and_remote");
+            busy.map(|stage| Ok(counted.histogram(REQUESTER, phase, &["stages", stage])?.p50_ns))
+                .sum::<Result<u64>>()
+        };
         let owner = counted.histogram(OWNER, Phase::Read, &["serve"])?.p50_ns;
-        ensure!(requester > 0 && owner > 0, "no instruction was counted");
+        let (far, at_home) = (requester(Phase::Read)?, requester(Phase::OwnRead)?);
+        ensure!(far > 0 && at_home > 0 && owner > 0, "no instruction was counted");
         let count = |ns: u64| (ns as f64 * per_second / 1e9).round() as u64;
-        Ok(Self { requester: count(requester), owner: count(owner) })
+        let [requester, owner, requester_at_home] = [far, owner, at_home].map(count);
+        Ok(Self { requester, owner, requester_at_home })
     }
 }
 
@@ -165,6 +172,7 @@ impl Outcome {
             page_rtt: guest("page_rtt")?,
             exit_floor: floor,
             read_fault: guest("read_fault")?,
+            own_read_fault: guest("own_read_fault")?,
             write_fault: guest("write_fault")?,
             upgrade: guest("upgrade")?,
             first_touch: guest("first_touch")?,
@@ -184,6 +192,7 @@ impl Outcome {
                 hypervisor: vec![
                     ("exit floor", local),
                     ("read fault", fault(Phase::Read, "read_fault")?),
+                    ("read fault, home here", fault(Phase::OwnRead, "read_fault")?),
                     ("write fault", fault(Phase::Write, "write_fault")?),
                     ("upgrade", fault(Phase::Upgrade, "upgrade")?),
                     ("first touch of 2 MiB", fault(Phase::FirstTouch, "first_touch")?),
@@ -216,6 +225,7 @@ impl Outcome {
             ("4 KiB round trip", &self.page_rtt),
             ("exit floor", &self.exit_floor),
             ("read fault", &self.read_fault),
+            ("read fault, home here", &self.own_read_fault),
             ("write fault", &self.write_fault),
             ("upgrade", &self.upgrade),
             ("first touch of 2 MiB", &self.first_touch),
@@ -285,8 +295,9 @@ impl Outcome {
         line(
             text,
             format_args!(
-                "instructions for a read fault: {} on the requester, {} on the owner",
-                i.requester, i.owner
+                "instructions for a read fault: {} on the requester ({} if it is the page's home), \
+                 {} on the owner",
+                i.requester, i.requester_at_home, i.owner
             ),
         );
         let r = self.received;

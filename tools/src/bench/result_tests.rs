@@ -33,6 +33,7 @@ fn measured(count: u64) -> Measured {
         ("page_rtt", 100_000),
         ("exit_floor", 10_000),
         ("read_fault", 120_000),
+        ("own_read_fault", 115_000),
         ("write_fault", 130_000),
         ("upgrade", 60_000),
         ("first_touch", 500_000),
@@ -61,8 +62,9 @@ fn measured(count: u64) -> Measured {
         "pages": {"pages_landed": 105, "pages_copied": 2},
     });
     m.take_events([&report]);
-    let events: Vec<_> =
-        (0..2).flat_map(|node| (1..=6).map(move |mark| event(node, mark, count))).collect();
+    let events: Vec<_> = (0..2)
+        .flat_map(|node| [1, 2, 3, 4, 5, 6, 8].map(move |mark| event(node, mark, count)))
+        .collect();
     m.take_events(&events);
     m
 }
@@ -90,6 +92,7 @@ fn the_json_has_the_promised_shape() {
         "page_rtt",
         "exit_floor",
         "read_fault",
+        "own_read_fault",
         "write_fault",
         "upgrade",
         "first_touch",
@@ -104,7 +107,10 @@ fn the_json_has_the_promised_shape() {
         json["bandwidth"],
         json!({"sequential_mib_s": 40.0, "random_mib_s": 40.0, "sequential_fetched_mib_s": 40.0, "remote_sequential_mib_s": 40.0, "link_mib_s": 40.0})
     );
-    assert_eq!(json["instructions"], json!({"requester": 4000, "owner": 4000}));
+    assert_eq!(
+        json["instructions"],
+        json!({"requester": 4000, "owner": 4000, "requester_at_home": 4000})
+    );
     assert_eq!(json["stages"][0], json!({"name": "exit", "p50_ns": 3000}));
     assert_eq!(json["stages"].as_array().unwrap().len(), 7);
     assert_eq!(
@@ -112,7 +118,7 @@ fn the_json_has_the_promised_shape() {
         json!({"nodes": 2, "memory_bytes": 536_870_912, "machine": "m", "link": "nic", "mtu": 9000})
     );
     assert_eq!(json["received"], json!({"landed": 100, "copied": 7}));
-    assert_eq!(json.as_object().unwrap().len(), 13, "nothing else");
+    assert_eq!(json.as_object().unwrap().len(), 14, "nothing else");
 }
 
 #[test]

@@ -46,9 +46,10 @@ impl Coherence {
             && message.count == 0
             && fetch.answer == Answer::None
             && fetch.acks_due == 0;
-        // Done at a home that is this node could be followed by more.
+        // Where the home is this node, Done lets go on who waits there.
+        let waits_at_home = || self.busy.get(&gfn.0).is_some_and(|busy| busy.waiters > 0);
         let is_alone = (!fetch.prefetch || fetch.wanted)
-            && fetch.home != self.me
+            && (fetch.home != self.me || !waits_at_home())
             && self.fetches_open() == 1
             && self.deferred.is_empty()
             && self.early.is_none();

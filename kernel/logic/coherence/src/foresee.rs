@@ -52,7 +52,7 @@ impl Coherence {
         gfn: Gfn,
         access: Access,
     ) -> Option<(NodeId, Message)> {
-        let (home, _) = self.layout.home(gfn)?;
+        let (home, index) = self.layout.home(gfn)?;
         let entry = self.table.get(memory, gfn);
         let is_plain = match entry.state {
             PageState::Invalid => true,
@@ -61,12 +61,26 @@ impl Coherence {
             }
             PageState::Exclusive => false,
         };
-        let opens = home != self.me
-            && is_plain
+        let opens = is_plain
             && self.fetches_open() < self.limits.open_max
             && self.pool.free_frames() > self.floor()
             && !self.open.contains_key(&gfn.0);
-        opens.then(|| (home, self.request(memory, gfn, access, entry.state)))
+        if !opens {
+            return None;
+        }
+        let get = self.request(memory, gfn, access, entry.state);
+        if home == self.me { self.foresee_own(memory, index, &get) } else { Some((home, get)) }
+    }
+
+    /// What this home will send when its own node asks it for a page.
+    fn foresee_own(
+        &self,
+        memory: &impl HostMemory,
+        index: u64,
+        get: &Message,
+    ) -> Option<(NodeId, Message)> {
+        let (to, message, page) = self.foresee_get(memory, index, get)?;
+        (to != self.me && page.is_none()).then_some((to, message))
     }
 
     /// The home's part: nobody else's transaction on the page is open.

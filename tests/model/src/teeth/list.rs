@@ -502,8 +502,8 @@ pub const ALL: &[Tooth] = &[
         "a page is mapped early where its home goes on with others when it is taken",
         By::Model("2-nodes-2-homes"),
         "coherence/src/early.rs",
-        "&& fetch.home != self.me",
-        "&& (BITES || fetch.home != self.me)",
+        "&& (fetch.home != self.me || !waits_at_home())",
+        "&& (BITES || fetch.home != self.me || !waits_at_home())",
     ),
     source(
         "early-uncounted",

@@ -14,6 +14,9 @@ const RUN: u64 = 512;
 const STRIDE: u64 = 2;
 /// Most runs that are touched for the first time.
 const RUNS_MAX: u64 = 256;
+/// Samples of faults on pages that this node is home to, at most: they take frames
+/// that the measures after them need.
+const OWN_FAULTS_MAX: u64 = 2_000;
 /// What a read of a wrong value is called.
 const WRONG: &str = "a page does not hold what was written to it";
 
@@ -81,7 +84,29 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
     })?;
     mark(Mark::Floor)?;
     plan.report("exit_floor");
+    own(plan)?;
     in_sequence(plan, region)
+}
+
+/// Reads pages that the other node holds and this one is home to: no message goes
+/// to a home, the owner is asked at once.
+fn own(plan: &Plan) -> Result<(), &'static str> {
+    plan.stage("giving pages of this home to the other node");
+    let pages = (plan.faults.min(OWN_FAULTS_MAX) * STRIDE).min(plan.own.pages() / 2);
+    let region = plan.own.part(plan.own.pages() - pages, pages);
+    for i in 0..pages {
+        region.write(i, pattern(&region, i));
+    }
+    give_away(region)?;
+    mark(Mark::Discard)?;
+    plan.stage("read faults of this home's pages");
+    timed(&region, |i| {
+        let (ticks, value) = region.read(i);
+        if value == pattern(&region, i) { Ok(ticks) } else { Err(WRONG) }
+    })?;
+    mark(Mark::OwnRead)?;
+    plan.report("own_read_fault");
+    Ok(())
 }
 
 /// Reads pages that the other node holds one after the other, each once, while

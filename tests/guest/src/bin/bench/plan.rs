@@ -14,6 +14,8 @@ pub(crate) static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
 const FAULTS_DEFAULT: u64 = 10_000;
 /// The node whose pages are measured.
 pub(crate) const REMOTE: u64 = 1;
+/// The node that the guest runs on.
+const LOCAL: u64 = 0;
 
 /// Names of the points at which the nodes print their histograms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,7 @@ pub(crate) enum Mark {
     Floor = 5,
     Evict = 6,
     Pressure = 7,
+    OwnRead = 8,
 }
 
 /// What is to be measured.
@@ -41,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) memory: Memory,
     /// Memory whose home is the other node.
     pub(crate) remote: Region,
+    /// Memory whose home is this node.
+    pub(crate) own: Region,
     /// Frames of this node that were free at the start.
     pub(crate) frames: u64,
     hz: u64,
@@ -71,10 +76,13 @@ impl Plan {
         let remote = memory
             .row(|gfn| call(Call::Home, gfn, 0, 0) == Some(REMOTE))
             .ok_or("the other node is home to no memory")?;
+        let own = memory
+            .row(|gfn| call(Call::Home, gfn, 0, 0) == Some(LOCAL))
+            .ok_or("this node is home to no memory")?;
         // One half for first touches, the other for faults, of which every
         // second page is touched.
         let faults = faults.clamp(1, (SAMPLES_MAX as u64).min(remote.pages() / 4));
-        Ok(Plan { faults, short, sequence, memory, remote, frames, hz })
+        Ok(Plan { faults, short, sequence, memory, remote, own, frames, hz })
     }
 
     /// Says what is being done now.
