@@ -17,9 +17,8 @@ use paging::{Entry, HostMemory};
 /// A page that is mapped, and its fetch is still open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Early {
-    gfn: Gfn,
+    pub(crate) gfn: Gfn,
     frame: Frame,
-    exclusive: bool,
     /// What its entry said of its past.
     history: u32,
 }
@@ -60,8 +59,7 @@ impl Coherence {
         let entry = Entry::held(state, page);
         let Some(history) = self.table.map_early(memory, gfn, entry) else { return false };
         self.hold(gfn);
-        let exclusive = message.exclusive;
-        self.early = Some(Early { gfn, frame: page, exclusive, history });
+        self.early = Some(Early { gfn, frame: page, history });
         true
     }
 
@@ -76,16 +74,16 @@ impl Coherence {
     pub(crate) fn take_early<M: HostMemory, O: Output>(
         &mut self,
         env: &mut Env<'_, M, O>,
+        early: Early,
         message: &Message,
         page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
-        let (Some(early), Some(Arrived::Landed(landed))) = (self.early.take(), page) else {
-            return Err("another page than the one that is mapped");
+        let Early { gfn, frame, history } = early;
+        let landed = match page {
+            Some(Arrived::Landed(landed)) if *landed == frame => landed,
+            _ => return Err("another page than the one that is mapped"),
         };
-        let Early { gfn, frame, exclusive, history } = early;
-        if gfn != message.gfn || frame != *landed {
-            return Err("another page than the one that is mapped");
-        }
+        self.early = None;
         let Some(Open::Fetch(fetch)) = self.open.remove(&gfn.0) else { unreachable!("it is open") };
         Self::land(&mut self.counters, env.memory, fetch.frame, Arrived::Landed(landed));
         self.counters.pages_in += 1;
@@ -94,7 +92,7 @@ impl Coherence {
         if rank != 0 {
             self.table.set_rank(env.memory, gfn, rank);
         }
-        self.count_filled(&Entry { rank, ..Entry::held(state_of(exclusive), frame) });
+        self.count_filled(&Entry { rank, ..Entry::held(state_of(message.exclusive), frame) });
         self.say_done(env, gfn, message.txn);
         Ok(())
     }

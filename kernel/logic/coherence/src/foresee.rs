@@ -39,6 +39,7 @@ impl Coherence {
             Kind::ForwardShared | Kind::ForwardExclusive if home == from => {
                 self.foresee_forward(memory, message)
             }
+            Kind::Invalidate if home == from => self.foresee_drop(memory, message),
             _ => None,
         }
     }
@@ -79,8 +80,33 @@ impl Coherence {
         index: u64,
         get: &Message,
     ) -> Option<(NodeId, Message)> {
+        if let Some(first) = self.foresee_upgrade(memory, index, get) {
+            return Some(first);
+        }
         let (to, message, page) = self.foresee_get(memory, index, get)?;
         (to != self.me && page.is_none()).then_some((to, message))
+    }
+
+    /// The word to the first of the other nodes with a copy of a page that this
+    /// home's own node has a copy of, and wants to write.
+    fn foresee_upgrade(
+        &self,
+        memory: &impl HostMemory,
+        index: u64,
+        get: &Message,
+    ) -> Option<(NodeId, Message)> {
+        let entry = self.directory.get(memory, index);
+        let nodes = self.layout.nodes() as u16;
+        let Holding::Shared(owner, sharers) = entry.holding else { return None };
+        let is_plain = get.kind == Kind::GetExclusive && !entry.busy;
+        if !is_plain || self.busy.len() >= self.busy_max || !is_upgrade(get, owner, sharers, nodes)
+        {
+            return None;
+        }
+        let mut others = sharers.iter(nodes).filter(|&node| node != owner).chain([owner]);
+        let first = others.find(|&node| node != self.me)?;
+        let drop = Message { kind: Kind::Invalidate, txn: self.next_txn, count: 0, ..*get };
+        Some((first, drop))
     }
 
     /// The home's part: nobody else's transaction on the page is open.
@@ -140,5 +166,11 @@ impl Coherence {
         let exclusive = message.kind == Kind::ForwardExclusive;
         let data = answer(message, &entry, Kind::Data, exclusive);
         entry.state.is_master().then_some((message.party, data, entry.frame))
+    }
+    /// The sharer's part: its vCPU does not need the copy.
+    fn foresee_drop(&self, memory: &impl HostMemory, message: &Message) -> Option<Foreseen> {
+        let drops = !self.held.contains(&message.gfn)
+            && self.table.get(memory, message.gfn).state != PageState::Exclusive;
+        drops.then_some((message.party, Message { kind: Kind::InvalidateAck, ..*message }, None))
     }
 }

@@ -333,8 +333,10 @@ impl Coherence {
         page: Option<Arrived<'_>>,
     ) -> Result<(), &'static str> {
         let gfn = message.gfn;
-        if self.is_early() {
-            return self.take_early(env, message, page);
+        if let Some(early) = self.early
+            && early.gfn == gfn
+        {
+            return self.take_early(env, early, message, page);
         }
         let Some(Open::Fetch(fetch)) = self.open.get_mut(&gfn.0) else {
             return Err("an answer that nobody asked for");

@@ -215,6 +215,18 @@ fn what_is_waited_for_leaves_first() {
             assert_eq!(world.foreseen - before, 2);
         }
     }
+    // The guest's own node is the home, and passes it on itself; for a right it has
+    // the other copy dropped.
+    let mut world = World::with_guest(2);
+    let own = Gfn(100);
+    world.touch(1, own, Access::Write);
+    for access in [Access::Read, Access::Write] {
+        (0..2).for_each(|_| world.pass(MS));
+        let before = world.foreseen;
+        assert_eq!(world.exit(fault(own, access)), Step::Blocked);
+        world.settle();
+        assert_eq!(world.foreseen - before, 2, "{access:?}");
+    }
     // The home passes it on to the owner, and that answers.
     let mut world = World::with_guest(3);
     world.touch(2, FAR, Access::Write);

@@ -466,6 +466,14 @@ pub const ALL: &[Tooth] = &[
         "if !BITES && (entry.busy || self.busy.len() >= self.busy_max) {",
     ),
     source(
+        "foresees-kept",
+        "an invalidation is acknowledged while the vCPU still needs the replica",
+        ONE,
+        "coherence/src/foresee.rs",
+        "let drops = !self.held.contains(&message.gfn)",
+        "let drops = (BITES || !self.held.contains(&message.gfn))",
+    ),
+    source(
         "foreseen-numbers-stay",
         "acknowledgements move the numbers of a frame that has left",
         By::Simulator,
