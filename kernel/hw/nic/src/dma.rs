@@ -165,7 +165,8 @@ impl LandingPage {
         assert!(len <= PAGE_SIZE, "more than a page");
         // SAFETY: a page of RAM that is this value's and its device's alone
         // (`PhysMemory::new`, `DmaRegion::new`); drivers ask only for a buffer
-        // that the device has given back.
+        // that the device has given back, and for none that is a guest's
+        // already (`Nic::peek_long`), which runs while no such borrow lives.
         unsafe { core::slice::from_raw_parts(self.base.as_ptr(), len) }
     }
 

@@ -124,7 +124,9 @@ pub trait Nic {
 
     /// Shows the next received frame to `f` without taking it, if there is one whose
     /// first 4096 bytes fill a page frame: that, which stays where it is, and the
-    /// rest. [`Nic::receive`] hands on the same one, as `f` has left it.
+    /// rest. [`Nic::receive`] hands on the same one, as `f` has left it. A page
+    /// that `f` gives to a guest is the guest's from then on: of such a page only
+    /// the frame's number may be looked at.
     fn peek_long<T>(&mut self, _f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {
         None
     }
