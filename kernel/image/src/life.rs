@@ -4,7 +4,7 @@
 use crate::consoles::Consoles;
 use crate::ending::{self, Class};
 use crate::identity::Mac;
-use crate::link::Link;
+use crate::link::{Link, Taken};
 use fabric::{Event, StopReason};
 use node::{End, Guest, Step};
 use platform::clock;
@@ -215,11 +215,11 @@ fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) 
     // What is fetched ahead, or due again, leaves before this node may halt.
     link.send(Some(guest));
     consoles.pump(&mut guest.machine);
+    // What is wrong is seen here, for an answer may let the guest go on at once.
+    watch(link, Some(guest));
     link.lull(guest.deadline());
     link.wait_for_answer(guest.exited_at());
-    link.take(Some(guest));
-    // Where only a page was mapped nothing else has happened.
-    if !link.node.is_early() {
+    if link.take(Some(guest)) != Taken::PageOnly {
         watch(link, Some(guest));
     }
 }

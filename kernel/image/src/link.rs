@@ -49,6 +49,17 @@ pub(crate) struct Link {
     lull_end: u64,
 }
 
+/// What [`Link::take`] has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// Nothing had come.
+    Nothing,
+    /// The guest's page is mapped, and nothing else has happened.
+    PageOnly,
+    /// Frames were taken.
+    Frames,
+}
+
 /// Hands a frame to the NIC.
 fn hand(
     nic: &mut AnyNic,
@@ -106,17 +117,16 @@ impl Link {
             self.meanwhile(guest);
         }
         // Mostly nothing has come: that is cheaper to see than to take.
-        any |= self.has_frame() && self.take(guest.as_deref_mut());
+        any |= self.has_frame() && self.take(guest.as_deref_mut()) != Taken::Nothing;
         self.tick();
         self.tell();
         any | self.send(guest)
     }
 
-    /// Takes what has arrived, and sends what follows from it; `true` if
-    /// anything came. Where the guest's page has come, it stays at that, and the
-    /// frame is left for [`Link::settle`].
-    pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> bool {
-        let mut any = false;
+    /// Takes what has arrived, and sends what follows from it. Where the guest's
+    /// page has come, it stays at that, and the frame is left for [`Link::settle`].
+    pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> Taken {
+        let mut taken = Taken::Nothing;
         for n in 0..BATCH {
             if n > 0 && !self.has_frame() {
                 break;
@@ -126,7 +136,7 @@ impl Link {
                 Some(guest) => {
                     if self.map_early(tsc, guest) {
                         self.last_frame = tsc;
-                        return true;
+                        return if n == 0 { Taken::PageOnly } else { Taken::Frames };
                     }
                 }
                 // What a guest waits for is no request.
@@ -135,9 +145,9 @@ impl Link {
             if !self.take_one(tsc, guest.as_deref_mut()) {
                 break;
             }
-            any = true;
+            taken = Taken::Frames;
         }
-        any
+        taken
     }
 
     /// Maps the page that the guest waits for, if it has come and that can be told
