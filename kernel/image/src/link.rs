@@ -154,10 +154,10 @@ impl Link {
     /// by looking at its frame.
     #[inline(always)]
     fn map_early(&mut self, tsc: u64, guest: &mut Guest) -> bool {
-        let (Some(probed), Some(gfn)) = (&mut self.nic, guest.awaits()) else { return false };
+        let (Some(probed), Some(access)) = (&mut self.nic, guest.awaits()) else { return false };
         let (node, memory, unfolder) = (&mut self.node, &mut self.memory, &mut self.unfolder);
         let mapped = probed.nic.peek_long(|page, rest| {
-            unfolder.unfold_ahead(page, rest) && node.map_early(rest, page.frame(), gfn, memory)
+            unfolder.unfold_ahead(page, rest) && node.map_early(rest, page.frame(), access, memory)
         });
         if mapped == Some(true) {
             guest.received(tsc);

@@ -265,8 +265,8 @@ impl Host {
         };
         let (header, page) = bytes.split_at(header_len);
         let frame = landing.fill(&mut self.memory, page)?;
-        if let Some(gfn) = self.cpu.missing
-            && self.node.map_early(header, frame, gfn, &mut self.memory)
+        if let Some(access) = self.cpu.missing
+            && self.node.map_early(header, frame, access, &mut self.memory)
         {
             self.run_early(now, at)?;
         }

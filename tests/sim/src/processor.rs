@@ -25,8 +25,8 @@ pub struct Processor {
     pub(crate) instruction: Option<Instruction>,
     /// When the instruction began to wait.
     pub(crate) since: Option<u64>,
-    /// The page that it waits for.
-    pub(crate) missing: Option<Gfn>,
+    /// The access that it waits for.
+    pub(crate) missing: Option<(Gfn, Access)>,
     ready_faults: u32,
     pub(crate) searching: bool,
     pub(crate) next_ns: u64,
@@ -121,7 +121,7 @@ impl Host {
         let progress = cluster.access(&mut self.memory, gfn, access, 0);
         self.node.keep_word(now);
         self.cpu.since.get_or_insert(now);
-        self.cpu.missing = Some(gfn);
+        self.cpu.missing = Some((gfn, access));
         at.trace
             .note(now, gfn, || format!("host {} early {access:?} fault: {progress:?}", self.index));
         self.touched.push(gfn);
@@ -332,7 +332,7 @@ impl Host {
                 .note(now, gfn, || format!("host {} {access:?} fault: {progress:?}", self.index));
         }
         self.touched.push(gfn);
-        self.cpu.missing = (progress == Progress::Pending).then_some(gfn);
+        self.cpu.missing = (progress == Progress::Pending).then_some((gfn, access));
         self.cpu.searching = progress == Progress::Starved && cluster.coherence().puts_open() == 0;
         if progress == Progress::Ready {
             self.cpu.ready_faults += 1;

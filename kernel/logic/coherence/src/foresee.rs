@@ -167,6 +167,7 @@ impl Coherence {
         let data = answer(message, &entry, Kind::Data, exclusive);
         entry.state.is_master().then_some((message.party, data, entry.frame))
     }
+
     /// The sharer's part: its vCPU does not need the copy.
     fn foresee_drop(&self, memory: &impl HostMemory, message: &Message) -> Option<Foreseen> {
         let drops = !self.held.contains(&message.gfn)

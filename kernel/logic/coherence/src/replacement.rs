@@ -175,20 +175,20 @@ impl Coherence {
     /// Notes that a page comes to lie in a frame here; its rank.
     #[inline(always)]
     pub(crate) fn arrives<M: HostMemory>(&mut self, memory: &mut M, gfn: Gfn) -> u8 {
-        let came = self.table.history(memory, gfn);
-        self.arrives_again(memory, gfn, came)
+        let past = if self.replacement.pressed { self.table.history(memory, gfn) } else { 0 };
+        self.arrives_again(memory, gfn, past)
     }
 
-    /// The same for a page with this history.
+    /// The same for a page with this history, which counts under pressure only.
     #[inline(always)]
     pub(crate) fn arrives_again<M: HostMemory>(
         &mut self,
         memory: &mut M,
         gfn: Gfn,
-        came: u32,
+        past: u32,
     ) -> u8 {
         self.replacement.pass_time();
-        if self.replacement.pressed && self.returns_soon(came) {
+        if self.replacement.pressed && self.returns_soon(past) {
             return self.replacement.stamp();
         }
         self.enqueue(memory, gfn);

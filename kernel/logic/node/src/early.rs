@@ -9,7 +9,7 @@
 use super::Node;
 use super::cluster::Cluster;
 use super::fatal::Fatal;
-use addr::{Frame, Gfn};
+use addr::{Access, Frame, Gfn};
 use coherence::Message;
 use paging::HostMemory;
 
@@ -24,9 +24,9 @@ impl Cluster {
 }
 
 impl Node {
-    /// Maps the page `gfn` that the guest waits for, if it has come in this frame
-    /// and all of it can be told by looking: `true` then. The page lies in the page
-    /// frame `page` of the link's, apart from the other `bytes`.
+    /// Maps the page that the guest waits for, to access it so, if it has come in
+    /// this frame and all of it can be told by looking: `true` then. The page lies in
+    /// the page frame `page` of the link's, apart from the other `bytes`.
     ///
     /// The same frame has to go to [`Node::landed`] later: after the guest's next
     /// exit, and before anything but [`Node::foresee_guest`] and [`Node::ask`].
@@ -35,14 +35,13 @@ impl Node {
         &mut self,
         bytes: &[u8],
         page: Frame,
-        gfn: Gfn,
+        (gfn, access): (Gfn, Access),
         memory: &mut impl HostMemory,
     ) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
         let Some((_, body)) = self.fabric.glance_landed(bytes) else { return false };
-        let Some(message) = Message::from_bytes(body).filter(|m| m.gfn == gfn) else {
-            return false;
-        };
+        let is_it = |m: &Message| m.gfn == gfn && (m.exclusive || access == Access::Read);
+        let Some(message) = Message::from_bytes(body).filter(is_it) else { return false };
         cluster.coherence_mut().map_early(memory, &message, page)
     }
 

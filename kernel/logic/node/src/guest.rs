@@ -251,12 +251,12 @@ impl Guest {
         }
     }
 
-    /// The page that its own access waits for.
+    /// What its own access waits for.
     #[inline]
     #[must_use]
-    pub fn awaits(&self) -> Option<Gfn> {
+    pub fn awaits(&self) -> Option<(Gfn, Access)> {
         match self.wait {
-            Wait::Fault { gfn, .. } => Some(gfn),
+            Wait::Fault { gfn, access, .. } => Some((gfn, access)),
             _ => None,
         }
     }

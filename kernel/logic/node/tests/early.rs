@@ -63,9 +63,9 @@ fn land(world: &mut World, frame: &[u8]) -> Vec<u8> {
 }
 
 fn map(world: &mut World, header: &[u8]) -> bool {
-    let Some(gfn) = world.guest.as_ref().unwrap().awaits() else { return false };
+    let Some(access) = world.guest.as_ref().unwrap().awaits() else { return false };
     let host = &mut world.hosts[0];
-    host.node.map_early(header, LINK, gfn, &mut host.memory)
+    host.node.map_early(header, LINK, access, &mut host.memory)
 }
 
 /// Takes the frame; the one that the link has in exchange.
@@ -180,12 +180,17 @@ fn what_is_not_waited_for_is_not_mapped() {
     let mut world = world();
     let header = page_comes(&mut world, FAR, Access::Read, &[]);
     let host = &mut world.hosts[0];
-    assert!(!host.node.map_early(&header, LINK, FAR.offset_by(1), &mut host.memory));
-    assert!(!host.node.map_early(&header[..100], LINK, FAR, &mut host.memory));
-    assert!(host.node.map_early(&header, LINK, FAR, &mut host.memory));
-    assert!(!host.node.map_early(&header, LINK, FAR, &mut host.memory), "once");
+    let mut map = |header: &[u8], gfn, access| {
+        host.node.map_early(header, LINK, (gfn, access), &mut host.memory)
+    };
+    assert!(!map(&header, FAR.offset_by(1), Access::Read));
+    assert!(!map(&header, FAR, Access::Write), "it is a copy to read");
+    assert!(!map(&header[..100], FAR, Access::Read));
+    assert!(map(&header, FAR, Access::Read));
+    assert!(!map(&header, FAR, Access::Read), "once");
     // A node that has not formed has nothing to map.
     let lone = fabric::Config::new([2, 0, 0, 0, 0, 9], 1, 1, 1, 2);
     let mut lone = node::Node::new(lone, node::Clock::new(common::HZ), common::tsc());
-    assert!(!lone.map_early(&header, LINK, FAR, &mut host.memory) && !lone.is_early());
+    let access = (FAR, Access::Read);
+    assert!(!lone.map_early(&header, LINK, access, &mut host.memory) && !lone.is_early());
 }
