@@ -163,10 +163,9 @@ impl LandingPage {
     /// The first `len` bytes, which the device has finished writing.
     pub(crate) fn bytes(&self, len: usize) -> &[u8] {
         assert!(len <= PAGE_SIZE, "more than a page");
-        // SAFETY: a page of RAM that is this value's and its device's alone
-        // (`PhysMemory::new`, `DmaRegion::new`); drivers ask only for a buffer
-        // that the device has given back, and for none that is a guest's
-        // already (`Nic::peek_long`), which runs while no such borrow lives.
+        // SAFETY: a page of RAM, this value's and its device's alone (`new`, `DmaRegion::new`);
+        // drivers ask only for a buffer that the device has given back, and for none that is
+        // a guest's already (`Nic::peek_long`), which runs while no such borrow lives.
         unsafe { core::slice::from_raw_parts(self.base.as_ptr(), len) }
     }
 

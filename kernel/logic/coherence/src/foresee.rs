@@ -80,33 +80,8 @@ impl Coherence {
         index: u64,
         get: &Message,
     ) -> Option<(NodeId, Message)> {
-        if let Some(first) = self.foresee_upgrade(memory, index, get) {
-            return Some(first);
-        }
         let (to, message, page) = self.foresee_get(memory, index, get)?;
         (to != self.me && page.is_none()).then_some((to, message))
-    }
-
-    /// The word to the first of the other nodes with a copy of a page that this
-    /// home's own node has a copy of, and wants to write.
-    fn foresee_upgrade(
-        &self,
-        memory: &impl HostMemory,
-        index: u64,
-        get: &Message,
-    ) -> Option<(NodeId, Message)> {
-        let entry = self.directory.get(memory, index);
-        let nodes = self.layout.nodes() as u16;
-        let Holding::Shared(owner, sharers) = entry.holding else { return None };
-        let is_plain = get.kind == Kind::GetExclusive && !entry.busy;
-        if !is_plain || self.busy.len() >= self.busy_max || !is_upgrade(get, owner, sharers, nodes)
-        {
-            return None;
-        }
-        let mut others = sharers.iter(nodes).filter(|&node| node != owner).chain([owner]);
-        let first = others.find(|&node| node != self.me)?;
-        let drop = Message { kind: Kind::Invalidate, txn: self.next_txn, count: 0, ..*get };
-        Some((first, drop))
     }
 
     /// The home's part: nobody else's transaction on the page is open.
@@ -127,13 +102,14 @@ impl Coherence {
             Holding::Exclusive(owner) if owner != requester => owner,
             Holding::Shared(owner, _) if !exclusive && owner != requester => owner,
             Holding::Shared(owner, sharers) if exclusive => {
-                if !self.drops_all_at_once(&one, owner, sharers) {
-                    return None;
+                let upgrades = is_upgrade(&one, owner, sharers, self.layout.nodes() as u16);
+                if let Some(first) = self.first_to_drop(&one, owner, sharers, upgrades) {
+                    let drop = one.invalidation(self.next_txn);
+                    // What this node needs itself it tells itself.
+                    return (first != self.me).then_some((first, drop, None));
                 }
-                if is_upgrade(&one, owner, sharers, self.layout.nodes() as u16) {
-                    let drops = owner == requester || self.would_drop_at_once(owner, one.gfn);
-                    let grant = one.granted(self.next_txn, 0);
-                    return drops.then_some((requester, grant, None));
+                if upgrades {
+                    return Some((requester, one.granted(self.next_txn, 0), None));
                 }
                 owner
             }
@@ -147,13 +123,19 @@ impl Coherence {
         }
     }
 
-    /// Whether all sharers but requester and owner are this node, whose copy goes
-    /// without a word.
-    fn drops_all_at_once(&self, message: &Message, owner: NodeId, sharers: Sharers) -> bool {
-        let mut others = sharers
-            .iter(self.layout.nodes() as u16)
-            .filter(|&node| node != message.party && node != owner);
-        others.all(|node| self.would_drop_at_once(node, message.gfn))
+    /// The first node that has to be told to drop its copy for a write, the owner last
+    /// and only where it need not send the page. This node's own goes without a word.
+    fn first_to_drop(
+        &self,
+        message: &Message,
+        owner: NodeId,
+        sharers: Sharers,
+        upgrades: bool,
+    ) -> Option<NodeId> {
+        let sharers = sharers.iter(self.layout.nodes() as u16).filter(|&node| node != owner);
+        let mut others =
+            sharers.chain(upgrades.then_some(owner)).filter(|&node| node != message.party);
+        others.find(|&node| !self.would_drop_at_once(node, message.gfn))
     }
 
     /// The owner's part: the page is here and its vCPU does not need it.

@@ -179,7 +179,7 @@ impl Coherence {
         let requester = message.party;
         let nodes = self.layout.nodes() as u16;
         let mut acks = 0;
-        let drop = Message { kind: Kind::Invalidate, txn, count: 0, ..message };
+        let drop = message.invalidation(txn);
         for node in sharers.iter(nodes) {
             if node != requester && node != owner && !self.drops_at_once(env, node, drop) {
                 self.send(env, node, drop, None);

@@ -195,6 +195,12 @@ impl Message {
         Message { kind, txn, count: acks, ..self }
     }
 
+    /// The word to drop a copy, with which the home makes way for a write.
+    #[inline]
+    pub(crate) fn invalidation(self, txn: u32) -> Message {
+        Message { kind: Kind::Invalidate, txn, count: 0, ..self }
+    }
+
     /// The right alone, as the home answers a request with it.
     #[inline]
     pub(crate) fn granted(self, txn: u32, acks: u16) -> Message {
