@@ -94,7 +94,8 @@ fn hash(header: &[u8]) -> u32 {
         (state ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER).rotate_left(29)
     };
     let mut state = header.len() as u64 ^ MULTIPLIER;
-    let (words, _) = header.as_chunks::<8>();
+    let (words, odd) = header.as_chunks::<8>();
+    debug_assert!(odd.is_empty());
     let Some((first, rest)) = words.split_first_chunk::<{ CHECK / 8 }>() else { return 0 };
     let Some((checked, rest)) = rest.split_first() else { return 0 };
     state = first.iter().fold(state, step);
