@@ -79,10 +79,9 @@ impl Fabric {
     }
 
     /// Looks at a received frame whose whole page lies apart, without taking it.
-    /// `None` unless [`Fabric::handle_landed`] will deliver its message: then who
-    /// sent that, and what it says.
+    /// What its message says, if [`Fabric::handle_landed`] will deliver that.
     #[must_use]
-    pub fn glance_landed<'a>(&self, frame: &'a [u8]) -> Option<(NodeId, &'a [u8; BODY_BYTES])> {
+    pub fn glance_landed<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8; BODY_BYTES]> {
         let header = Header::parse(frame).ok()?;
         if header.kind != Kind::Data || self.stopping != Stopping::No {
             return None;
@@ -95,8 +94,7 @@ impl Fabric {
         let message = messages.next()?;
         let is_next = peer.receivers[message.channel.index()].awaits(message.sequence);
         let is_whole = links.plan.parts == 1 && message.parts == 1;
-        (peer.alive && is_next && is_whole && links.window > 0)
-            .then_some((NodeId(from), message.body))
+        (peer.alive && is_next && is_whole && links.window > 0).then_some(message.body)
     }
 
     /// Writes the frame with which `message` will leave when it is sent next, as

@@ -46,7 +46,7 @@ fn sorted((header, page): &Sent) -> (Vec<u8>, Vec<Vec<u8>>, Option<fabric::PageS
 /// told what it will deliver is delivered.
 fn take(fabric: &mut Fabric, now: u64, (header, page): &Sent) -> Vec<[u8; 32]> {
     let mut taken = Taken::default();
-    let told = fabric.glance_landed(header).map(|(_, body)| *body);
+    let told = fabric.glance_landed(header).copied();
     match page {
         None => {
             assert_eq!(told, None, "there is no page");
@@ -223,7 +223,7 @@ fn a_page_is_told_of_before_it_is_taken() {
     }
     let sent = all_sent(&mut pair.fabrics[0], pair.now);
     let fabric = &mut pair.fabrics[1];
-    let told = |fabric: &Fabric, n: usize| fabric.glance_landed(&sent[n].0).map(|(_, b)| b[0]);
+    let told = |fabric: &Fabric, n: usize| fabric.glance_landed(&sent[n].0).map(|b| b[0]);
     assert_eq!((told(fabric, 0), told(fabric, 1)), (Some(1), None), "in turn");
     let mut damaged = sent[0].0.clone();
     *damaged.last_mut().unwrap() ^= 1;

@@ -39,7 +39,7 @@ impl Node {
         memory: &mut impl HostMemory,
     ) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
-        let Some((_, body)) = self.fabric.glance_landed(bytes) else { return false };
+        let Some(body) = self.fabric.glance_landed(bytes) else { return false };
         let is_it = |m: &Message| m.gfn == gfn && (m.exclusive || access == Access::Read);
         let Some(message) = Message::from_bytes(body).filter(is_it) else { return false };
         cluster.coherence_mut().map_early(memory, &message, page)
