@@ -1,6 +1,6 @@
 //! What happened to each page, for the replay of a failed run.
 
-use addr::Gfn;
+use addr::{Gfn, NodeId};
 use coherence::Message;
 use std::fmt::Write;
 use wire::{Body, Packet};
@@ -72,12 +72,12 @@ impl Trace {
     }
 }
 
-/// The coherence messages in a frame.
+/// The coherence messages in a frame, an end that travels in another before that.
 pub fn messages(bytes: &[u8]) -> Vec<Message> {
-    match Packet::parse(bytes).map(|p| p.body) {
-        Ok(Body::Data(data)) => {
-            data.messages().filter_map(|m| Message::from_bytes(m.body)).collect()
-        }
-        _ => Vec::new(),
-    }
+    let Ok(Packet { header, body: Body::Data(data) }) = Packet::parse(bytes) else {
+        return Vec::new();
+    };
+    let read = data.messages().filter_map(|m| Message::from_bytes_with(m.body));
+    let from = NodeId(header.from);
+    read.flat_map(|(m, end)| end.map(|end| end.message(from)).into_iter().chain([m])).collect()
 }

@@ -25,6 +25,7 @@
 
 extern crate alloc;
 
+mod body;
 pub mod capacity;
 mod counters;
 pub mod directory;
@@ -42,11 +43,12 @@ mod slots;
 mod tables;
 mod transit;
 
+pub use body::{End, MESSAGE_LEN};
 pub use capacity::Limits;
 pub use counters::Counters;
 pub use foresee::Foreseen;
 pub use merge::Visit;
-pub use message::{Class, Kind, MESSAGE_LEN, Message, Role};
+pub use message::{Class, Kind, Message, Role};
 pub use observe::{Event, Seen};
 pub use requester::{Fetch, Progress};
 

@@ -1,20 +1,6 @@
-//! The messages of the protocol and their 32-byte form on the wire.
-//!
-//! | bytes | field |
-//! |---|---|
-//! | 0 | [`Kind`] |
-//! | 1 | flags: bit 0 exclusive, bit 1 zero, bit 2 the requester has a copy, bit 3 prefetch, bit 4 alone |
-//! | 2..4 | `party`: the node this is done for (requester) or sent to (target) |
-//! | 4..6 | `count`: pages of a run, or acknowledgements to wait for |
-//! | 6..8 | `lead`: pages of a grant before `gfn` |
-//! | 8..16 | `gfn` |
-//! | 16..20 | `txn`: the home's number of the transaction |
-//! | 20..32 | zero |
+//! The messages of the protocol. `body.rs` has their form on the wire.
 
 use addr::{Gfn, NodeId};
-
-/// Length of a message without its page.
-pub const MESSAGE_LEN: usize = 32;
 
 /// Virtual channel of a message; one of a later class never waits for one of
 /// an earlier class.
@@ -45,7 +31,7 @@ macro_rules! kinds {
                 match self { $(Kind::$name => Class::$class,)* }
             }
 
-            const fn from_byte(byte: u8) -> Option<Kind> {
+            pub(crate) const fn from_byte(byte: u8) -> Option<Kind> {
                 match byte { $($value => Some(Kind::$name),)* _ => None }
             }
         }
@@ -211,84 +197,5 @@ impl Message {
     #[must_use]
     pub fn carries_page(&self) -> bool {
         matches!(self.kind, Kind::Data | Kind::Move) && !self.zero
-    }
-
-    /// As it stands on the wire.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; MESSAGE_LEN] {
-        let mut b = [0; MESSAGE_LEN];
-        b[0] = self.kind as u8;
-        b[1] = u8::from(self.exclusive)
-            | u8::from(self.zero) << 1
-            | u8::from(self.has_copy) << 2
-            | u8::from(self.prefetch) << 3
-            | u8::from(self.alone) << 4;
-        b[2..4].copy_from_slice(&self.party.0.to_le_bytes());
-        b[4..6].copy_from_slice(&self.count.to_le_bytes());
-        b[6..8].copy_from_slice(&self.lead.to_le_bytes());
-        b[8..16].copy_from_slice(&self.gfn.0.to_le_bytes());
-        b[16..20].copy_from_slice(&self.txn.to_le_bytes());
-        b
-    }
-
-    /// Reads a message; `None` if it is not one.
-    #[inline(always)]
-    #[must_use]
-    pub fn from_bytes(b: &[u8; MESSAGE_LEN]) -> Option<Message> {
-        let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
-        if b[1] & !0x1f != 0 || b[20..] != [0; MESSAGE_LEN - 20] {
-            return None;
-        }
-        Some(Message {
-            kind: Kind::from_byte(b[0])?,
-            gfn: Gfn(u64::from_le_bytes(b[8..16].try_into().ok()?)),
-            party: NodeId(u16_at(2)),
-            count: u16_at(4),
-            lead: u16_at(6),
-            txn: u32::from_le_bytes(b[16..20].try_into().ok()?),
-            exclusive: b[1] & 1 != 0,
-            zero: b[1] & 2 != 0,
-            has_copy: b[1] & 4 != 0,
-            prefetch: b[1] & 8 != 0,
-            alone: b[1] & 16 != 0,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_round_trip() {
-        for &kind in Kind::ALL {
-            let mut m = Message::new(kind, Gfn(0x12_3456_789a), NodeId(4095));
-            m.count = 512;
-            m.lead = 77;
-            m.txn = 0xdead_beef;
-            let flags: [fn(&mut Message) -> &mut bool; 5] = [
-                |m| &mut m.exclusive,
-                |m| &mut m.zero,
-                |m| &mut m.has_copy,
-                |m| &mut m.prefetch,
-                |m| &mut m.alone,
-            ];
-            for flag in flags {
-                let mut m = m;
-                assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
-                *flag(&mut m) = true;
-                assert_eq!(Message::from_bytes(&m.to_bytes()), Some(m));
-            }
-        }
-    }
-
-    #[test]
-    fn other_bytes_are_refused() {
-        let good = Message::new(Kind::Done, Gfn(1), NodeId(1)).to_bytes();
-        for (at, value) in [(0, 0), (0, 99), (1, 0x20), (31, 1)] {
-            let mut bad = good;
-            bad[at] = value;
-            assert_eq!(Message::from_bytes(&bad), None);
-        }
     }
 }

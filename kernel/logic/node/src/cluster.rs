@@ -8,7 +8,8 @@ use super::actor::{Actor, Control};
 use super::fatal::{Fatal, TooSmall};
 use super::hold::{self, Hold};
 use super::merging::Merging;
-use super::outbox::{ENDS_AT_ONCE, Outbox};
+use super::outbox::Outbox;
+use super::patience::ENDS_AT_ONCE;
 use addr::{Access, Arrived, Frame, Gfn, NodeId};
 use alloc::vec::Vec;
 use coherence::{Coherence, Env, Kind, Limits, Message, Progress};
@@ -69,21 +70,16 @@ impl<M: HostMemory> Sink for Inbox<'_, M> {
             self.cluster.actor.control(&mut self.cluster.outbox, from, control);
             return;
         }
-        let Some(message) = Message::from_bytes(body) else {
-            self.cluster.fail(Fatal::Unreadable(from));
+        let cluster = &mut *self.cluster;
+        let Some((message, end)) = Message::from_bytes_with(body) else {
+            cluster.fail(Fatal::Unreadable(from));
             return;
         };
-        let cluster = &mut *self.cluster;
+        if let Some(end) = end {
+            cluster.ended(self.memory, from, end.message(from));
+        }
         if message.kind == Kind::Done {
-            if message.count > ENDS_AT_ONCE {
-                cluster.fail(Fatal::Unreadable(from));
-                return;
-            }
-            if cluster.ends.len() == ENDS_MAX {
-                cluster.handle_ends(self.memory);
-            }
-            // A request may come with it, and somebody waits for that.
-            cluster.ends.push((from, message));
+            cluster.ended(self.memory, from, message);
             return;
         }
         if cluster.ends.iter().any(|(_, end)| is_among(message.gfn, end)) {
@@ -170,6 +166,20 @@ impl Cluster {
         }
     }
 
+    /// Takes the end of transactions at this home: a request may come with it, and
+    /// somebody waits for that.
+    #[inline]
+    fn ended(&mut self, memory: &mut impl HostMemory, from: NodeId, end: Message) {
+        if end.count > ENDS_AT_ONCE {
+            self.fail(Fatal::Unreadable(from));
+            return;
+        }
+        if self.ends.len() == ENDS_MAX {
+            self.handle_ends(memory);
+        }
+        self.ends.push((from, end));
+    }
+
     fn handle_ends(&mut self, memory: &mut impl HostMemory) {
         while let Some((from, end)) = self.ends.pop() {
             for i in 0..end.count.max(1) {
@@ -205,7 +215,7 @@ impl Cluster {
 
     /// Whether [`Cluster::catch_up`] has something that others wait for in the end.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.ends.is_empty() || self.outbox.is_patient()
+        !self.ends.is_empty() || self.outbox.patience.is_unseen()
     }
 
     pub(crate) fn fail(&mut self, fatal: Fatal) {
@@ -390,7 +400,7 @@ impl Cluster {
 
     /// When [`super::Node::tick`] has something to do here again.
     pub(crate) fn timeout_ns(&self) -> Option<u64> {
-        let messages = self.hold.until_ns().into_iter().chain(self.outbox.patient_until_ns());
+        let messages = self.hold.until_ns().into_iter().chain(self.outbox.patience.until_ns());
         messages.chain(self.merging.until_ns()).min()
     }
 

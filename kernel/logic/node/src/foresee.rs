@@ -7,7 +7,6 @@
 
 use super::cluster::{Cluster, ENDS_MAX, is_among};
 use super::fatal::Fatal;
-use super::outbox::outgoing;
 use super::{Guest, Node};
 use addr::{Access, Gfn};
 use coherence::{Kind, Message};
@@ -30,24 +29,27 @@ impl Cluster {
         let glance = fabric.glance(bytes)?;
         // A request, and perhaps the end of another transaction before it.
         let mut bodies = glance.bodies();
-        let first = Message::from_bytes(bodies.next()?)?;
-        let (end, request) = match (first.kind, bodies.next()) {
-            (Kind::Done, Some(second)) => (Some(first), Message::from_bytes(second)?),
-            (_, None) => (None, first),
-            (_, Some(_)) => return None,
+        let (first, within) = Message::from_bytes_with(bodies.next()?)?;
+        let (end, request) = match (bodies.next(), within) {
+            (None, within) => (within.map(|end| end.message(glance.from())), first),
+            (Some(second), None) if first.kind == Kind::Done => {
+                (Some(first), Message::from_bytes(second)?)
+            }
+            (Some(_), _) => return None,
         };
         let is_before = |end: &Message| is_among(request.gfn, end);
         if bodies.next().is_some()
             || self.ends.len() + 1 >= ENDS_MAX
             || end.as_ref().is_some_and(is_before)
             || self.ends.iter().any(|(_, end)| is_before(end))
-            || self.outbox().ends_patience(request.gfn)
+            || self.outbox().patience.ends_for(request.gfn)
         {
             return None;
         }
         let (to, message, page) =
             self.coherence().foresee_answer(memory, glance.from(), &request)?;
-        fabric.foresee(now_ns, &outgoing(to, message, page), Some(&glance), header)
+        let answer = self.outbox().foresee(to, message, page);
+        fabric.foresee(now_ns, &answer, Some(&glance), header)
     }
 
     /// The request that [`Cluster::access`] will make for a page.
@@ -59,11 +61,11 @@ impl Cluster {
         gfn: Gfn,
         access: Access,
     ) -> Option<Outgoing> {
-        if self.has_output() || self.outbox().ends_patience(gfn) {
+        if self.has_output() || self.outbox().patience.ends_for(gfn) {
             return None;
         }
         let (to, message) = self.coherence().foresee_fetch(memory, gfn, access)?;
-        Some(outgoing(to, message, None))
+        Some(self.outbox().foresee(to, message, None))
     }
 
     /// Sends what has left already, the steps to which have been taken.

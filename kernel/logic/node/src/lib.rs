@@ -29,6 +29,7 @@ mod hold;
 pub mod hot;
 mod merging;
 mod outbox;
+mod patience;
 pub mod report;
 mod rooms;
 pub mod settings;

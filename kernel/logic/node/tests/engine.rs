@@ -29,7 +29,7 @@ fn a_page_is_kept_for_a_while() {
         assert_eq!(ask(world, 0, FAR, Access::Write), Progress::Pending);
         world.exchange();
         assert_eq!(ask(world, 0, FAR, Access::Write), Progress::Ready);
-        (0..2).for_each(|_| world.pass(MS)); // its Done as well
+        (0..3).for_each(|_| world.pass(MS)); // its Done as well
         assert_eq!(ask(world, 1, FAR, Access::Write), Progress::Pending);
         world.exchange();
         assert!(is_ready(world, 0, FAR, Access::Write), "it is kept");
@@ -112,6 +112,46 @@ fn a_run_ends_in_few_messages() {
     for i in 0..u64::from(RUN) {
         assert!(is_ready(&mut world, 0, FAR.offset_by(i), Access::Write), "{i}");
     }
+    for n in [0, 1] {
+        assert!(world.cluster(n).coherence().is_quiet());
+        assert_eq!(world.cluster(n).fatal(), None);
+    }
+}
+
+/// The end of a transaction travels in the request for the next page, whether that is
+/// foreseen by the home or not; that of the last leaves when it has waited.
+#[test]
+fn an_end_travels_in_the_next_request() {
+    const PAGES: u64 = 8;
+    let mut world = World::new(2);
+    (0..PAGES).for_each(|i| world.touch(1, FAR.offset_by(i), Access::Write));
+    (0..2).for_each(|_| world.pass(MS));
+    let messages = |world: &World| {
+        let counters = world.hosts[0].node.fabric().counters();
+        [fabric::Channel::Request, fabric::Channel::Response]
+            .map(|channel| counters.messages_out[channel.index()])
+    };
+    let open = |world: &mut World| {
+        let pages = (0..PAGES).map(|i| FAR.offset_by(i));
+        let Host { node, memory, .. } = &world.hosts[1];
+        let coherence = node.cluster.as_ref().unwrap().coherence();
+        let index = |gfn| coherence.layout().home(gfn).unwrap().1;
+        pages.filter(|&gfn| coherence.directory().get(memory, index(gfn)).busy).count()
+    };
+    let ([requests, responses], foreseen) = (messages(&world), world.foreseen);
+    for i in 0..PAGES {
+        assert_eq!(ask(&mut world, 0, FAR.offset_by(i), Access::Read), Progress::Pending);
+        world.exchange();
+        assert!(is_ready(&mut world, 0, FAR.offset_by(i), Access::Read), "{i}");
+        let host = &mut world.hosts[1];
+        host.node.tick(tsc(), &mut host.memory);
+        assert_eq!(open(&mut world), 1, "the last one alone");
+    }
+    assert_eq!(messages(&world), [requests + PAGES, responses]);
+    assert_eq!(world.foreseen, foreseen + PAGES);
+    (0..3).for_each(|_| world.pass(MS));
+    assert_eq!(messages(&world), [requests + PAGES, responses + 1]);
+    assert_eq!(open(&mut world), 0);
     for n in [0, 1] {
         assert!(world.cluster(n).coherence().is_quiet());
         assert_eq!(world.cluster(n).fatal(), None);

@@ -81,7 +81,7 @@ fn an_instruction_keeps_its_pages_and_no_other_does() {
         elsewhere(&mut world, 2);
         assert_eq!(play(&mut world, &[fault(FAR, Access::Write)]), Step::Blocked);
         world.exchange();
-        (0..2).for_each(|_| world.pass(MS)); // its Done as well
+        (0..3).for_each(|_| world.pass(MS)); // its Done as well
         let host = &mut world.hosts[1];
         host.node.cluster.as_mut().unwrap().access(&mut host.memory, FAR, Access::Write, 0);
         // It runs with the first page, which then the other node asks for.
@@ -207,7 +207,7 @@ fn what_is_waited_for_leaves_first() {
         assert_eq!(world.foreseen - before, frames, "{access:?}");
         // The right alone: the home has the only other copy, and has heard the end
         // of the read.
-        (0..2).for_each(|_| world.pass(MS));
+        (0..3).for_each(|_| world.pass(MS));
         let before = world.foreseen;
         if access == Access::Read {
             world.exit(fault(FAR, Access::Write));
@@ -221,7 +221,7 @@ fn what_is_waited_for_leaves_first() {
     let own = Gfn(100);
     world.touch(1, own, Access::Write);
     for access in [Access::Read, Access::Write] {
-        (0..2).for_each(|_| world.pass(MS));
+        (0..3).for_each(|_| world.pass(MS));
         let before = world.foreseen;
         assert_eq!(world.exit(fault(own, access)), Step::Blocked);
         world.settle();
