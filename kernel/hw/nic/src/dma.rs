@@ -7,6 +7,7 @@
 //! the device comes from `fence` (x86 keeps stores and loads in order, so it
 //! only holds the compiler; Intel SDM volume 3, 9.2 "Memory Ordering").
 
+use crate::ETHERNET_HEADER_LEN;
 use addr::{Frame, HostPhys, PAGE_SIZE};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -107,8 +108,21 @@ impl DmaRegion {
     }
 
     /// Copies bytes to a place the device does not own at present.
+    #[inline(always)]
     pub fn copy_in(&mut self, offset: usize, from: &[u8]) {
         let to = self.place(offset, from.len()).as_ptr();
+        if let Ok(header) = <&[u8; ETHERNET_HEADER_LEN]>::try_from(from) {
+            let start = header.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+            let end = header.last_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+            let last = to.wrapping_add(ETHERNET_HEADER_LEN - size_of::<u64>());
+            // SAFETY: `to` is in bounds for as many bytes as the header has: two words
+            // that overlap, instead of a call.
+            unsafe {
+                to.cast::<u64>().write_unaligned(start);
+                last.cast::<u64>().write_unaligned(end);
+            }
+            return;
+        }
         // SAFETY: `to` is in bounds for `from.len()` bytes, and `from` cannot
         // overlap a region that nothing but this value refers to.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }

@@ -138,6 +138,13 @@ impl TransmitRing {
         self.tail = (self.tail + 1) % RING;
     }
 
+    /// Where the tail lies in a slot: behind the header, where whole words begin if
+    /// there is room.
+    fn tail_at(header: usize, tail: usize) -> usize {
+        let aligned = header.next_multiple_of(size_of::<u64>());
+        if aligned + tail <= HEADER_MAX { aligned } else { header }
+    }
+
     /// Queues one frame and starts it. Lengths were checked by the caller.
     #[inline(always)]
     pub(super) fn transmit(
@@ -165,8 +172,9 @@ impl TransmitRing {
                 self.put(address, header.len(), 0);
                 self.put(page.address(), usize::from(page.len), page_end);
                 if let Some(command) = tail_end {
-                    self.headers.copy_in(slot * HEADER_MAX + header.len(), tail);
-                    self.put(address + header.len() as u64, tail.len(), command);
+                    let at = Self::tail_at(header.len(), tail.len());
+                    self.headers.copy_in(slot * HEADER_MAX + at, tail);
+                    self.put(address + at as u64, tail.len(), command);
                 }
             }
         }
