@@ -361,9 +361,11 @@ fn put(
 ) -> Result<(), String> {
     let gfn = |page: u8| config.gfn(page.into());
     let foreseen = match input {
-        Input::Fault(page, access, 0) => coherence
-            .foresee_fetch(env.memory, gfn(page), access)
-            .map(|(to, request)| (to, request, None)),
+        Input::Fault(page, access, 0) => {
+            let entry = coherence.entry(env.memory, gfn(page));
+            let foreseen = coherence.foresee_fetch(env.memory, gfn(page), access, &entry);
+            foreseen.map(|(to, request)| (to, request, None))
+        }
         Input::Deliver(from, message, _) => coherence.foresee_answer(env.memory, from, &message),
         _ => None,
     };

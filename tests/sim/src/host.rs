@@ -230,7 +230,9 @@ impl Host {
         at: &mut Surroundings<'_>,
     ) {
         let cluster = self.node.cluster.as_ref().expect("programs run in a cluster");
-        let Some(request) = cluster.foresee_fetch(&self.memory, gfn, access) else { return };
+        let entry = cluster.coherence().entry(&self.memory, gfn);
+        let request = cluster.foresee_fetch(&self.memory, gfn, access, &entry);
+        let Some(request) = request else { return };
         let mut header = [0; 600];
         if let Some(t) = self.node.foresee_request(now, &request, &mut header)
             && !self.hand(now, t, &header, at)

@@ -111,8 +111,8 @@ impl Host {
             self.release_held();
         }
         let cluster = self.node.cluster.as_mut().expect("programs run in a cluster");
-        cluster.coherence_mut().approach(&self.memory, gfn);
-        let foreseen = cluster.foresee_fetch(&self.memory, gfn, access);
+        let entry = cluster.coherence_mut().approach(&self.memory, gfn);
+        let foreseen = cluster.foresee_fetch(&self.memory, gfn, access, &entry);
         if foreseen.is_none() || self.cpu.streams.are_followed() {
             return;
         }

@@ -12,7 +12,7 @@ use super::home::is_upgrade;
 use super::owner::answer;
 use super::{Coherence, Kind, Message, Role};
 use addr::{Access, Frame, Gfn, NodeId};
-use paging::{HostMemory, PageState};
+use paging::{Entry, HostMemory, PageState};
 
 /// A message, to whom it goes, and the page with it.
 pub type Foreseen = (NodeId, Message, Option<Frame>);
@@ -45,16 +45,17 @@ impl Coherence {
     }
 
     /// What [`Coherence::access`] will send when it asks for a page that is not
-    /// here in that way.
+    /// here in that way, of which this node holds `entry` ([`Coherence::entry`]).
     #[must_use]
     pub fn foresee_fetch(
         &self,
         memory: &impl HostMemory,
         gfn: Gfn,
         access: Access,
+        entry: &Entry,
     ) -> Option<(NodeId, Message)> {
+        debug_assert_eq!(*entry, self.table.get(memory, gfn));
         let (home, index) = self.layout.home(gfn)?;
-        let entry = self.table.get(memory, gfn);
         let is_plain = match entry.state {
             PageState::Invalid => true,
             PageState::Shared | PageState::Owned => {

@@ -1,5 +1,6 @@
 //! The fabric as its user sees it.
 
+use crate::ahead::{Ahead, Like};
 use crate::fifo::Fifo;
 use crate::foresee::Foreseen;
 use crate::forming::Forming;
@@ -50,7 +51,10 @@ pub struct Fabric {
     pub(crate) last_token: u64,
     pub(crate) probe_page: Option<Frame>,
     pub(crate) last_heard: Option<NodeId>,
-    pub(crate) foreseen: Option<Foreseen>,
+    pub(crate) foreseen: Foreseen,
+    /// What the last frame that was foreseen was like, and another one like it.
+    pub(crate) like: Option<Like>,
+    pub(crate) ahead: Option<Ahead>,
 }
 
 impl Fabric {
@@ -74,7 +78,9 @@ impl Fabric {
             last_token: 0,
             probe_page: None,
             last_heard: None,
-            foreseen: None,
+            foreseen: Foreseen::NONE,
+            like: None,
+            ahead: None,
         };
         if config.nodes == 1 && fabric.forming.proposing() {
             fabric.form();
@@ -229,11 +235,6 @@ impl Fabric {
         self.probe_page = page;
     }
 
-    /// Sets what every frame says of this node from now on.
-    pub fn set_status(&mut self, status: Status) {
-        self.io.status = status;
-    }
-
     /// What a node last said of itself; of this node, what was set.
     #[must_use]
     pub fn peer_status(&self, node: NodeId) -> Option<Status> {
@@ -280,7 +281,8 @@ impl Fabric {
 
     /// Gives up everything to and from all peers; they stay alive.
     pub(crate) fn give_up_messages(&mut self) {
-        self.foreseen = None;
+        self.foreseen = Foreseen::NONE;
+        self.drop_ahead();
         let Some(links) = self.links.as_mut() else { return };
         links.news = None;
         let Links { peers, pool, .. } = links;

@@ -7,6 +7,7 @@
 //! as sent. Until then nothing is changed: a frame that the device did not take
 //! is forgotten ([`Fabric::unforesee`]), and the message goes the usual way.
 
+use crate::ahead::Like;
 use crate::fabric::{Fabric, Stopping};
 use crate::peer::Sending;
 use crate::{Outgoing, PageSlice, Transmit};
@@ -37,9 +38,11 @@ impl<'a> Glance<'a> {
     }
 }
 
-/// A message that has left and was not sent yet.
+/// A message that has left and was not sent yet. Where it lies: it is written while
+/// somebody waits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Foreseen {
+    is_there: bool,
     message: Outgoing,
     /// The number it will have.
     sequence: u32,
@@ -49,6 +52,23 @@ pub(crate) struct Foreseen {
     /// The numbers that the lowest bits stand for.
     bases: [u32; Channel::COUNT],
     at_ns: u64,
+}
+
+impl Foreseen {
+    pub(crate) const NONE: Foreseen = Foreseen {
+        is_there: false,
+        message: Outgoing {
+            to: NodeId(0),
+            channel: Channel::Request,
+            body: [0; BODY_BYTES],
+            page: None,
+            patient: false,
+        },
+        sequence: 0,
+        numbers: [0; Channel::COUNT],
+        bases: [0; Channel::COUNT],
+        at_ns: 0,
+    };
 }
 
 impl Fabric {
@@ -111,7 +131,7 @@ impl Fabric {
         self.note_time(now_ns);
         let links = self.links.as_ref()?;
         if self.stopping != Stopping::No
-            || self.foreseen.is_some()
+            || self.foreseen.is_there
             || self.io.control.front().is_some()
             || links.ready.front().is_some()
             || (message.page.is_some() && !self.io.can_hold_page())
@@ -119,51 +139,57 @@ impl Fabric {
             return None;
         }
         let peer = links.peers.get(message.to.index()).filter(|p| p.alive)?;
-        let (sequence, bit) = peer.senders[message.channel.index()].next_number(message.page)?;
-        let room = buf.len().min(links.frame_bytes);
-        let mut writer = DataWriter::new(&mut buf[..room]);
-        // A page has a frame for itself.
-        let mut numbers = [0; Channel::COUNT];
-        if message.page.is_none() {
-            (numbers, _) = peer.write_short(&mut writer);
-        }
-        if !writer.room() {
-            return None;
-        }
-        let parts = u8::from(message.page.is_some());
-        let Outgoing { channel, ref body, .. } = *message;
-        writer.push(&Message { channel, sequence, part: 0, parts, body });
-        numbers[channel.index()] |= bit;
-        let mut link = peer.link(links.window);
-        if let Some(glance) = glance.filter(|glance| glance.from() == message.to) {
-            for (awaited, fresh) in link.awaited.iter_mut().zip(glance.fresh) {
-                *awaited = awaited.wrapping_add(fresh.into());
-            }
-        }
-        let page = message.page.map(|frame| {
+        let Outgoing { to, channel, ref body, page, .. } = *message;
+        let (sequence, bit) = peer.senders[channel.index()].next_number(page)?;
+        let page = page.map(|frame| {
             let (offset, len) = links.plan.slice(0);
             PageSlice { frame, offset, len }
         });
-        let payload = page.map_or(0, |p| p.len);
-        let header = self.io.header(peer.mac, Kind::Data);
-        let header = Header { from: links.me, epoch: links.epoch, payload, ..header };
-        let header_len = writer.finish(&header, &link);
-        let bases = array::from_fn(|n| peer.senders[n].base());
-        let (message, at_ns) = (*message, self.io.now_ns);
-        self.foreseen = Some(Foreseen { message, sequence, numbers, bases, at_ns });
+        let fresh = glance.filter(|glance| glance.from() == to).map_or([0; 3], |g| g.fresh);
+        let like = Like::new(to.0, page.map_or(0, |p| p.len), fresh);
+        let parts = u8::from(page.is_some());
+        let last = Message { channel, sequence, part: 0, parts, body };
+        // A page has a frame for itself.
+        let is_alone = page.is_some() || !peer.has_due();
+        let draft = self.written_ahead(like).filter(|_| is_alone);
+        let mut numbers = [0; Channel::COUNT];
+        let header_len = match (draft, buf.first_chunk_mut()) {
+            (Some(draft), Some(frame)) => draft.finish(&last, frame),
+            _ => {
+                let room = buf.len().min(links.frame_bytes);
+                let mut writer = DataWriter::new(&mut buf[..room]);
+                if !is_alone {
+                    (numbers, _) = peer.write_short(&mut writer);
+                }
+                if !writer.room() {
+                    return None;
+                }
+                writer.push(&last);
+                writer.finish(&like.header(self, links, peer), &like.link(links, peer))
+            }
+        };
+        numbers[channel.index()] |= bit;
+        let foreseen = &mut self.foreseen;
+        foreseen.is_there = true;
+        foreseen.message = *message;
+        foreseen.sequence = sequence;
+        foreseen.numbers = numbers;
+        foreseen.bases = array::from_fn(|n| peer.senders[n].base());
+        foreseen.at_ns = self.io.now_ns;
+        self.like = Some(like);
         Some(Transmit { header_len, page })
     }
 
     /// The device did not take the frame that [`Fabric::foresee`] wrote.
     pub fn unforesee(&mut self) {
-        self.foreseen = None;
+        self.foreseen = Foreseen::NONE;
     }
 
     /// Whether a message has left that was not sent yet.
     #[inline]
     #[must_use]
     pub fn has_foreseen(&self) -> bool {
-        self.foreseen.is_some()
+        self.foreseen.is_there
     }
 
     /// Takes a message that is sent for the one that has left, if it is.
@@ -171,10 +197,14 @@ impl Fabric {
         let senders = &self.links.as_ref()?.peers.get(message.to.index())?.senders;
         let sender = &senders[message.channel.index()];
         let next = sender.next_number(message.page).map(|(sequence, _)| sequence);
-        let is_it = |f: &mut Foreseen| f.message == *message && next == Some(f.sequence);
-        let Foreseen { numbers, bases, at_ns, .. } = self.foreseen.take_if(is_it)?;
+        let Foreseen { is_there, message: ref foreseen, sequence, numbers, bases, at_ns } =
+            self.foreseen;
+        if !is_there || foreseen != message || next != Some(sequence) {
+            return None;
+        }
         let acknowledged = |n: usize| senders[n].base().wrapping_sub(bases[n]);
         let numbers = array::from_fn(|n| numbers[n].checked_shr(acknowledged(n)).unwrap_or(0));
+        self.foreseen = Foreseen::NONE;
         self.io.counters.frames_out[Kind::Data.index()] += 1;
         Some(Sending { node: message.to.0, numbers, at_ns })
     }

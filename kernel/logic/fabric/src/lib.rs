@@ -50,6 +50,7 @@
 
 extern crate alloc;
 
+mod ahead;
 mod config;
 mod counters;
 mod fabric;

@@ -86,6 +86,12 @@ impl Peer {
         self.senders.iter().any(Sender::outstanding)
     }
 
+    /// Whether a message would leave with the next.
+    #[inline]
+    pub(crate) fn has_due(&self) -> bool {
+        self.senders.iter().any(Sender::has_due)
+    }
+
     /// Lets nothing wait any longer.
     pub(crate) fn hurry(&mut self) {
         self.ack_ns = None;

@@ -232,6 +232,7 @@ impl Fabric {
             return Err(Drop::Unexpected);
         }
         self.acknowledged(node, &data.link)?;
+        self.drop_ahead();
         let links = self.links.as_mut().ok_or(Drop::Stale)?;
         let (plan, window) = (links.plan, links.window);
         let peer = &mut links.peers[usize::from(node)];

@@ -201,6 +201,12 @@ impl Sender {
         self.patient != 0
     }
 
+    /// Whether [`Sender::due`] has something.
+    #[inline]
+    pub(crate) fn has_due(&self) -> bool {
+        self.due != 0
+    }
+
     /// Whether [`Sender::due`] has something that is worth a frame of its own.
     #[inline]
     pub(crate) fn urgent(&self) -> bool {

@@ -121,6 +121,10 @@ impl Pair {
             return false;
         };
         let early = frame(&header, t);
+        assert!(wire::Header::parse(&early.0).is_ok_and(|header| {
+            let payload = early.1.map(|page| usize::from(page.len));
+            wire::Data::parse(&early.0, &header, payload.or(Some(0))).is_ok()
+        }));
         // The same without looking ahead.
         if let Some(sent) = &come {
             let bodies = take(&mut usual, now, sent);
@@ -151,7 +155,7 @@ fn what_leaves_early_is_what_would_have_left() {
         let mut taken = 0;
         for _ in 0..300 {
             let n = pair.rng.below(2) as usize;
-            match pair.rng.below(6) {
+            match pair.rng.below(7) {
                 0 => {
                     let message = pair.message(n);
                     sent += usize::from(pair.fabrics[n].send(pair.now, &message).is_ok());
@@ -161,6 +165,12 @@ fn what_leaves_early_is_what_would_have_left() {
                 3 => {
                     pair.now += pair.rng.below(MS);
                     pair.fabrics[n].handle_timeout(pair.now);
+                    pair.fabrics[n].write_ahead();
+                }
+                6 => {
+                    // Frames say this from now on; what was written ahead does not.
+                    let masters = pair.rng.below(3) as u32;
+                    pair.fabrics[n].set_status(fabric::Status { free_frames: 7, masters });
                 }
                 what => {
                     let waiting = pair.flying[n].front().cloned();

@@ -11,7 +11,7 @@ use super::{Guest, Node};
 use addr::{Access, Gfn};
 use coherence::{Kind, Message};
 use fabric::{Fabric, Outgoing, Transmit};
-use paging::HostMemory;
+use paging::{Entry, HostMemory};
 
 impl Cluster {
     /// The answer to a request that has come in this frame, written to `header`.
@@ -52,7 +52,8 @@ impl Cluster {
         fabric.foresee(now_ns, &answer, Some(&glance), header)
     }
 
-    /// The request that [`Cluster::access`] will make for a page.
+    /// The request that [`Cluster::access`] will make for a page of which this node
+    /// holds `entry`.
     #[inline(always)]
     #[must_use]
     pub fn foresee_fetch(
@@ -60,11 +61,12 @@ impl Cluster {
         memory: &impl HostMemory,
         gfn: Gfn,
         access: Access,
+        entry: &Entry,
     ) -> Option<Outgoing> {
         if self.has_output() || self.outbox().patience.ends_for(gfn) {
             return None;
         }
-        let (to, message) = self.coherence().foresee_fetch(memory, gfn, access)?;
+        let (to, message) = self.coherence().foresee_fetch(memory, gfn, access, entry)?;
         Some(self.outbox().foresee(to, message, None))
     }
 

@@ -196,6 +196,7 @@ impl Node {
         cluster.balance(memory);
         cluster.merge_runs(memory, now_ns);
         self.measure_eviction(tsc);
+        self.fabric.write_ahead();
     }
 
     /// Times one eviction at a time, from its start to the home's last word.

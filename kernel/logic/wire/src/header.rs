@@ -1,7 +1,9 @@
 //! The header that every frame begins with, and its check.
 
 use crate::bytes::{put, take, u16_at, u32_at, u64_at};
-use crate::{ETHERTYPE, HEADER_BYTES, Kind, MESSAGE_BYTES, Mac, PAGE_OFFSET, VERSION, WireError};
+use crate::{
+    ETHERTYPE, HEADER_BYTES, Kind, LINK_END, MESSAGE_BYTES, Mac, PAGE_OFFSET, VERSION, WireError,
+};
 
 /// Offset of the check.
 const CHECK: usize = 20;
@@ -82,40 +84,79 @@ impl Header {
     }
 }
 
-/// Hashes whole 64-bit words with the check field taken as zero. Each step
-/// is a bijection of the state, so one changed bit always changes the 64-bit
-/// result, and the 32 bits kept with a probability of about 1 - 2^-32.
-#[inline]
-fn hash(header: &[u8]) -> u32 {
-    const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Takes words into a hash, each by a bijection of the state: so one changed bit
+/// always changes the 64-bit result, and the 32 bits kept with a probability of
+/// about 1 - 2^-32.
+#[inline(always)]
+fn take_in(state: u64, words: &[[u8; 8]]) -> u64 {
     // The rotation brings the high bits, which a multiplication moves
     // nowhere, down to where the next one spreads them.
     let step = |state: u64, word: &[u8; 8]| {
         (state ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER).rotate_left(29)
     };
-    let mut state = header.len() as u64 ^ MULTIPLIER;
-    let (words, odd) = header.as_chunks::<8>();
-    debug_assert!(odd.is_empty());
-    let Some((first, rest)) = words.split_first_chunk::<{ CHECK / 8 }>() else { return 0 };
-    let Some((checked, rest)) = rest.split_first() else { return 0 };
-    state = first.iter().fold(state, step);
+    words.iter().fold(state, step)
+}
+
+/// Words before the one with the check.
+const BEFORE: usize = CHECK / 8;
+
+/// The state of the hash over `len` bytes after their first words, the last of
+/// which holds the check, taken as zero.
+#[inline(always)]
+fn begin(len: usize, first: &[[u8; 8]; BEFORE], checked: &[u8; 8]) -> u64 {
+    let state = take_in(len as u64 ^ MULTIPLIER, first);
     let mut unchecked = *checked;
     unchecked[CHECK % 8..].fill(0);
-    state = step(state, &unchecked);
+    take_in(state, &[unchecked])
+}
+
+#[inline(always)]
+fn end(state: u64) -> u32 {
+    (state ^ (state >> 32)) as u32
+}
+
+/// Hashes whole 64-bit words with the check field taken as zero.
+#[inline]
+fn hash(header: &[u8]) -> u32 {
+    let (words, odd) = header.as_chunks::<8>();
+    debug_assert!(odd.is_empty());
+    let Some((first, rest)) = words.split_first_chunk::<BEFORE>() else { return 0 };
+    let Some((checked, rest)) = rest.split_first() else { return 0 };
+    let mut state = begin(header.len(), first, checked);
     // Most have a message, some two: short loops of a known length need no
     // counting.
-    const REST: usize = PAGE_OFFSET / 8 - CHECK / 8 - 1;
+    const REST: usize = PAGE_OFFSET / 8 - BEFORE - 1;
     let rest = match rest.split_first_chunk::<REST>() {
         None => rest,
         Some((first, rest)) => {
-            state = first.iter().fold(state, step);
+            state = take_in(state, first);
             let (messages, rest) = rest.as_chunks::<{ MESSAGE_BYTES / 8 }>();
-            state = messages.iter().flatten().fold(state, step);
+            for message in messages {
+                state = take_in(state, message);
+            }
             rest
         }
     };
-    state = rest.iter().fold(state, step);
-    (state ^ (state >> 32)) as u32
+    end(take_in(state, rest))
+}
+
+/// What [`hash`] has come to over a frame of `len` bytes when it has taken all before
+/// the first message.
+pub(crate) fn hash_start(len: usize, start: &[u8; LINK_END]) -> u64 {
+    let (words, _) = start.as_chunks::<8>();
+    let (first, rest) = words.split_first_chunk().expect("longer than that");
+    let (checked, rest) = rest.split_first().expect("longer than that");
+    take_in(begin(len, first, checked), rest)
+}
+
+/// Puts the check into a frame with one message, whose [`hash_start`] this is.
+#[inline(always)]
+pub(crate) fn seal_from(state: u64, frame: &mut [u8; PAGE_OFFSET]) {
+    let (words, _) = frame.as_chunks::<8>();
+    let check = end(take_in(state, &words[LINK_END / 8..]));
+    put(frame, CHECK, check.to_le_bytes());
 }
 
 /// Writes the check over the whole of `header`, last of all.

@@ -39,12 +39,14 @@
 
 mod bytes;
 mod control;
+mod draft;
 mod header;
 mod link;
 mod packet;
 mod roster;
 
 pub use control::{Accept, Hello, Probe, ProbeReply, Refuse, Stop};
+pub use draft::Draft;
 pub use header::{Header, seal};
 pub use link::{Channel, Data, DataWriter, Link, Message, Messages, Payload};
 pub use packet::{Body, Packet};

@@ -55,7 +55,7 @@ pub struct Link {
 
 impl Link {
     #[inline]
-    fn emit(&self, buf: &mut [u8; LINK_END], messages: u8) {
+    pub(crate) fn emit(&self, buf: &mut [u8; LINK_END], messages: u8) {
         for n in 0..Channel::COUNT {
             put(buf, HEADER_BYTES + 4 * n, self.awaited[n].to_le_bytes());
             buf[60 + n] = self.window[n];
@@ -114,6 +114,16 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    #[inline(always)]
+    pub(crate) fn emit(&self, b: &mut [u8; MESSAGE_BYTES]) {
+        b[0] = self.channel as u8;
+        b[1] = self.part | self.parts << 4;
+        b[2] = 0;
+        b[3] = 0;
+        put(b, 4, self.sequence.to_le_bytes());
+        put(b, 8, *self.body);
+    }
+
     #[inline]
     fn parse(b: &'a [u8; MESSAGE_BYTES]) -> Result<Message<'a>, WireError> {
         let (part, parts) = (b[1] & 0xF, b[1] >> 4);
@@ -291,14 +301,7 @@ impl<'b> DataWriter<'b> {
     pub fn push(&mut self, message: &Message<'_>) {
         assert!(self.room(), "message beyond the frame");
         let at = self.end();
-        let b: &mut [u8; MESSAGE_BYTES] =
-            self.buf[at..].first_chunk_mut().expect("room was checked");
-        b[0] = message.channel as u8;
-        b[1] = message.part | message.parts << 4;
-        b[2] = 0;
-        b[3] = 0;
-        put(b, 4, message.sequence.to_le_bytes());
-        put(b, 8, *message.body);
+        message.emit(self.buf[at..].first_chunk_mut().expect("room was checked"));
         self.count += 1;
     }
 

@@ -2,8 +2,9 @@
 
 use addr::PAGE_SIZE;
 use wire::{
-    Accept, Body, Channel, DataWriter, Entry, Header, Hello, Kind, Link, Message, PAGE_OFFSET,
-    Packet, Payload, Probe, ProbeReply, Refuse, Stop, WireError, emit_roster, roster_room, seal,
+    Accept, Body, Channel, DataWriter, Draft, Entry, Header, Hello, Kind, Link, Message,
+    PAGE_OFFSET, Packet, Payload, Probe, ProbeReply, Refuse, Stop, WireError, emit_roster,
+    roster_room, seal,
 };
 
 fn header(kind: Kind) -> Header {
@@ -358,4 +359,23 @@ fn rosters_fill_frames() {
     let len = emit_roster(&header(Kind::Commit), room as u16, 0, entries, &mut b);
     assert!(len <= 1514 && len + 32 > 1514);
     assert!(Packet::parse(&b[..len]).is_ok());
+}
+
+/// What is written before the message is known comes to the same frame.
+#[test]
+fn a_draft_is_the_frame_that_it_becomes() {
+    let body = &core::array::from_fn(|i| i as u8 ^ 0x5A);
+    for (payload, parts) in [(0, 0), (4096, 1)] {
+        let header = Header { payload, ..header(Kind::Data) };
+        let draft = Draft::new(&header, &link());
+        for channel in Channel::BY_URGENCY {
+            let message = Message { channel, sequence: u32::MAX - 1, part: 0, parts, body };
+            let (mut usual, mut drafted) = ([0xAA; PAGE_OFFSET], [0x55; PAGE_OFFSET]);
+            let mut writer = DataWriter::new(&mut usual);
+            writer.push(&message);
+            assert_eq!(writer.finish(&header, &link()), PAGE_OFFSET);
+            assert_eq!(draft.finish(&message, &mut drafted), PAGE_OFFSET);
+            assert_eq!(usual, drafted);
+        }
+    }
 }

@@ -107,9 +107,9 @@ impl Local {
         }
         if let Meanwhile::Fault(other, access) | Meanwhile::Retires(other, access) = meanwhile {
             let other = config.gfn(other.into());
-            let Some((to, request)) = coherence.foresee_fetch(env.memory, other, access) else {
-                return Ok(None);
-            };
+            let entry = coherence.entry(env.memory, other);
+            let foreseen = coherence.foresee_fetch(env.memory, other, access, &entry);
+            let Some((to, request)) = foreseen else { return Ok(None) };
             let before = env.out.sent.len();
             coherence.access(&mut env, other, access, 0).map_err(forbidden)?;
             if env.out.sent.get(before) != Some(&(to, request, None)) {

@@ -111,7 +111,7 @@ impl Guest {
         self.stamps.sent = 0;
         self.wait = Wait::Fault { gfn, access, ahead, kind };
         if run.count == 0 {
-            self.foreseen = at.cluster.foresee_fetch(at.memory, gfn, access);
+            self.foreseen = at.cluster.foresee_fetch(at.memory, gfn, access, &entry);
             if self.is_to_ask() {
                 // The request leaves first.
                 self.searching = false;

@@ -1,0 +1,33 @@
+//! A frame with one message, written before the message is known.
+
+use crate::{Header, LINK_END, Link, Message, PAGE_OFFSET, header};
+
+/// All of a frame with one message but that.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Draft {
+    start: [u8; LINK_END],
+    /// What the check comes to over `start`.
+    state: u64,
+}
+
+impl Draft {
+    /// Writes what is known.
+    #[must_use]
+    pub fn new(header: &Header, link: &Link) -> Draft {
+        let mut start = [0; LINK_END];
+        header.emit(&mut start);
+        link.emit(&mut start, 1);
+        Draft { state: header::hash_start(PAGE_OFFSET, &start), start }
+    }
+
+    /// Writes the frame, as a [`crate::DataWriter`] with this message alone would;
+    /// returns its length.
+    #[inline(always)]
+    pub fn finish(&self, message: &Message<'_>, frame: &mut [u8; PAGE_OFFSET]) -> usize {
+        let (start, last) = frame.split_first_chunk_mut().expect("a frame begins with that");
+        *start = self.start;
+        message.emit(last.first_chunk_mut().expect("what remains"));
+        header::seal_from(self.state, frame);
+        PAGE_OFFSET
+    }
+}
