@@ -20,6 +20,7 @@ pub type Foreseen = (NodeId, Message, Option<Frame>);
 impl Coherence {
     /// What [`Coherence::handle`] will send first to another node when it takes
     /// this message. `None` where it sends nothing, or where that is not plain.
+    #[inline(always)]
     #[must_use]
     pub fn foresee_answer(
         &self,
@@ -66,12 +67,22 @@ impl Coherence {
         let opens = is_plain
             && self.fetches_open() < self.limits.open_max
             && self.pool.free_frames() > self.floor()
-            && !self.open.contains_key(&gfn.0);
+            && !self.is_open_besides_early(gfn);
         if !opens {
             return None;
         }
         let get = self.request(memory, gfn, access, entry.state);
         if home == self.me { self.foresee_own(memory, index, &get) } else { Some((home, get)) }
+    }
+
+    /// Whether anything is open on a page. Mostly only the fetch is that waits for its
+    /// frame to be taken, which needs no search.
+    #[inline(always)]
+    fn is_open_besides_early(&self, gfn: Gfn) -> bool {
+        match &self.early {
+            Some(early) if self.open.len() == 1 => early.gfn == gfn,
+            _ => self.open.contains_key(&gfn.0),
+        }
     }
 
     /// What this home will send when its own node asks it for a page.
@@ -86,6 +97,7 @@ impl Coherence {
     }
 
     /// The home's part: nobody else's transaction on the page is open.
+    #[inline(always)]
     fn foresee_get(
         &self,
         memory: &impl HostMemory,
@@ -140,6 +152,7 @@ impl Coherence {
     }
 
     /// The owner's part: the page is here and its vCPU does not need it.
+    #[inline(always)]
     fn foresee_forward(&self, memory: &impl HostMemory, message: &Message) -> Option<Foreseen> {
         debug_assert_eq!(message.kind.role(), Role::Owner);
         if self.held.contains(&message.gfn) {

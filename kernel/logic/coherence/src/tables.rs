@@ -68,8 +68,14 @@ impl Coherence {
 
     /// Whether a fetch of zeroes should be granted its page alone: the first of its
     /// run, while there are so many tables that few can have many pages.
+    #[inline(always)]
     pub(crate) fn wants_one(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
-        !self.tables_covered && self.tables_over() && !self.table.has_leaves(memory, gfn)
+        !self.tables_covered && self.lacks_leaves(memory, gfn)
+    }
+
+    #[inline(never)]
+    fn lacks_leaves(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
+        self.tables_over() && !self.table.has_leaves(memory, gfn)
     }
 
     /// Takes out the table of a page's run, if no page of it is here and nothing

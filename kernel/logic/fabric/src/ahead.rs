@@ -10,37 +10,38 @@ use crate::fabric::{Fabric, Stopping};
 use crate::peer::{Links, Peer};
 use wire::{Channel, Draft, Header, Kind, Link};
 
-/// What frames of one message may have in common.
+/// What frames of one message may have in common, in one word: the peer in bits 0 to
+/// 15, bytes of page in 16 to 31, and from 32 on, a byte for each channel, messages
+/// that it acknowledges beyond those taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Like {
-    node: u16,
-    payload: u16,
-    /// Messages that it acknowledges beyond those taken, by channel, a byte each.
-    fresh: u32,
-}
+pub(crate) struct Like(u64);
 
 impl Like {
     #[inline(always)]
-    pub(crate) fn new(node: u16, payload: u16, fresh: [u8; Channel::COUNT]) -> Like {
-        let [a, b, c] = fresh;
-        Like { node, payload, fresh: u32::from_le_bytes([a, b, c, 0]) }
+    pub(crate) fn new(node: u16, payload: u16, [a, b, c]: [u8; Channel::COUNT]) -> Like {
+        let fresh = u64::from(u32::from_le_bytes([a, b, c, 0]));
+        Like(u64::from(node) | u64::from(payload) << 16 | fresh << 32)
+    }
+
+    fn node(self) -> usize {
+        usize::from(self.0 as u16)
     }
 
     /// What such a frame says about what came from the peer.
     #[inline]
-    pub(crate) fn link(&self, links: &Links, peer: &Peer) -> Link {
+    pub(crate) fn link(self, links: &Links, peer: &Peer) -> Link {
         let mut link = peer.link(links.window);
-        for (awaited, fresh) in link.awaited.iter_mut().zip(self.fresh.to_le_bytes()) {
-            *awaited = awaited.wrapping_add(fresh.into());
+        for (awaited, fresh) in link.awaited.iter_mut().zip(self.0.to_le_bytes().split_at(4).1) {
+            *awaited = awaited.wrapping_add(u32::from(*fresh));
         }
         link
     }
 
     /// Its header.
     #[inline]
-    pub(crate) fn header(&self, fabric: &Fabric, links: &Links, peer: &Peer) -> Header {
+    pub(crate) fn header(self, fabric: &Fabric, links: &Links, peer: &Peer) -> Header {
         let header = fabric.io.header(peer.mac, Kind::Data);
-        Header { from: links.me, epoch: links.epoch, payload: self.payload, ..header }
+        Header { from: links.me, epoch: links.epoch, payload: (self.0 >> 16) as u16, ..header }
     }
 }
 
@@ -65,7 +66,7 @@ impl Fabric {
 
     fn write_like(&mut self, like: Like) {
         let Some(links) = &self.links else { return };
-        let peer = &links.peers[usize::from(like.node)];
+        let peer = &links.peers[like.node()];
         if peer.alive && self.stopping == Stopping::No {
             let draft = Draft::new(&like.header(self, links, peer), &like.link(links, peer));
             self.ahead = Some(Ahead { like, draft });

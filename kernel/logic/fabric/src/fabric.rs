@@ -2,7 +2,7 @@
 
 use crate::ahead::{Ahead, Like};
 use crate::fifo::Fifo;
-use crate::foresee::Foreseen;
+use crate::foresee::{Foreseen, Known};
 use crate::forming::Forming;
 use crate::io::{Control, Io};
 use crate::peer::{Links, Peer};
@@ -55,6 +55,8 @@ pub struct Fabric {
     /// What the last frame that was foreseen was like, and another one like it.
     pub(crate) like: Option<Like>,
     pub(crate) ahead: Option<Ahead>,
+    /// The header of the messages taken last.
+    pub(crate) known: Option<Known>,
 }
 
 impl Fabric {
@@ -81,6 +83,7 @@ impl Fabric {
             foreseen: Foreseen::NONE,
             like: None,
             ahead: None,
+            known: None,
         };
         if config.nodes == 1 && fabric.forming.proposing() {
             fabric.form();

@@ -13,7 +13,7 @@ use crate::peer::Sending;
 use crate::{Outgoing, PageSlice, Transmit};
 use addr::{NodeId, PAGE_SIZE};
 use core::array;
-use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, Kind, Message, Messages};
+use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, HeaderKey, Kind, Message, Messages};
 
 /// A frame of messages without pages that has come, is as expected, and was not
 /// taken yet.
@@ -71,19 +71,50 @@ impl Foreseen {
     };
 }
 
+/// A header of messages that was found to be a member's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Known {
+    key: HeaderKey,
+    from: u16,
+    payload: u16,
+}
+
 impl Fabric {
+    /// The peer whose messages are in a frame, by its header, and the bytes of page
+    /// in it. Whose header was looked at before needs no second look.
+    #[inline(always)]
+    fn source_of(&self, frame: &[u8]) -> Option<(u16, u16)> {
+        let key = HeaderKey::of(frame)?;
+        match self.known.as_ref().filter(|known| known.key.is(&key)) {
+            Some(known) => Some((known.from, known.payload)),
+            None => self.look_up_source(frame),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_source(&self, frame: &[u8]) -> Option<(u16, u16)> {
+        let header = Header::parse(frame).ok().filter(|header| header.kind == Kind::Data)?;
+        self.addressed(&header).ok()?;
+        Some((self.links.as_ref()?.source(&header).ok()?, header.payload))
+    }
+
+    /// Messages have been taken: the next will mostly have the same header.
+    #[inline]
+    pub(crate) fn remember(&mut self, frame: &[u8], header: &Header) {
+        let Some(key) = HeaderKey::of(frame) else { return };
+        self.known = Some(Known { key, from: header.from, payload: header.payload });
+    }
+
     /// Looks at a received frame without taking it. `None` unless it will be
     /// taken whole and in order, and has no page.
     #[must_use]
     pub fn glance<'a>(&self, frame: &'a [u8]) -> Option<Glance<'a>> {
-        let header = Header::parse(frame).ok()?;
-        if header.kind != Kind::Data || header.payload != 0 || self.stopping != Stopping::No {
+        let (from, payload) = self.source_of(frame)?;
+        if payload != 0 || self.stopping != Stopping::No {
             return None;
         }
-        let messages = Data::parse(frame, &header, None).ok()?.messages();
-        self.addressed(&header).ok()?;
+        let messages = Data::parse(frame, 0, None).ok()?.messages();
         let links = self.links.as_ref()?;
-        let from = links.source(&header).ok()?;
         let peer = &links.peers[usize::from(from)];
         let mut fresh = [0; Channel::COUNT];
         for message in messages {
@@ -102,14 +133,12 @@ impl Fabric {
     /// What its message says, if [`Fabric::handle_landed`] will deliver that.
     #[must_use]
     pub fn glance_landed<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8; BODY_BYTES]> {
-        let header = Header::parse(frame).ok()?;
-        if header.kind != Kind::Data || self.stopping != Stopping::No {
+        let (from, payload) = self.source_of(frame)?;
+        if self.stopping != Stopping::No {
             return None;
         }
-        let mut messages = Data::parse(frame, &header, Some(PAGE_SIZE)).ok()?.messages();
-        self.addressed(&header).ok()?;
+        let mut messages = Data::parse(frame, payload, Some(PAGE_SIZE)).ok()?.messages();
         let links = self.links.as_ref()?;
-        let from = links.source(&header).ok()?;
         let peer = &links.peers[usize::from(from)];
         let message = messages.next()?;
         let is_next = peer.receivers[message.channel.index()].awaits(message.sequence);

@@ -51,9 +51,10 @@ impl Fabric {
     ) -> Result<(), Drop> {
         let header = Header::parse(frame)?;
         if header.kind == Kind::Data {
-            let data = Data::parse(frame, &header, apart)?;
+            let data = Data::parse(frame, header.payload, apart)?;
             self.addressed(&header)?;
             self.data(&header, &data, landed, sink)?;
+            self.remember(frame, &header);
         } else {
             self.take_rare(&Packet::parse_body(frame, header, apart)?)?;
         }

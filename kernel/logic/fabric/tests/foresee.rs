@@ -123,7 +123,7 @@ impl Pair {
         let early = frame(&header, t);
         assert!(wire::Header::parse(&early.0).is_ok_and(|header| {
             let payload = early.1.map(|page| usize::from(page.len));
-            wire::Data::parse(&early.0, &header, payload.or(Some(0))).is_ok()
+            wire::Data::parse(&early.0, header.payload, payload.or(Some(0))).is_ok()
         }));
         // The same without looking ahead.
         if let Some(sent) = &come {

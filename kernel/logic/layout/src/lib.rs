@@ -140,12 +140,18 @@ impl Layout {
     pub fn home(&self, gfn: Gfn) -> Option<(NodeId, u64)> {
         let linear = self.linear(gfn)?;
         let guess = ((u128::from(linear) * u128::from(self.nodes_per_page)) >> 64) as usize;
-        let fits = |node: usize| self.starts[node] <= linear && linear < self.starts[node + 1];
-        let node = match fits(guess) {
-            true => guess,
-            false => self.starts.partition_point(|&s| s <= linear) - 1,
-        };
-        Some((NodeId(node as u16), linear - self.starts[node]))
+        match self.starts.get(guess..guess + 2) {
+            Some(&[start, end]) if (start..end).contains(&linear) => {
+                Some((NodeId(guess as u16), linear - start))
+            }
+            _ => Some(self.search(linear)),
+        }
+    }
+
+    #[cold]
+    fn search(&self, linear: u64) -> (NodeId, u64) {
+        let node = self.starts.partition_point(|&s| s <= linear) - 1;
+        (NodeId(node as u16), linear - self.starts[node])
     }
 
     /// The page at `index` among the pages `node` is home to.

@@ -154,9 +154,11 @@ impl Guest {
     }
 
     /// Counts the fault that is over: the guest has not waited for that.
+    #[inline]
     pub(crate) fn count_fault(&mut self, stages: &mut Stages) {
-        if let Some((kind, stamps, resumed)) = self.uncounted.take() {
-            stages.fault(kind, &stamps, resumed);
+        if let Some((kind, stamps, resumed)) = &self.uncounted {
+            stages.fault(*kind, stamps, *resumed);
+            self.uncounted = None;
         }
     }
 

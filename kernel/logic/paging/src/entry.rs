@@ -129,6 +129,7 @@ const HISTORY_SHIFT: u32 = 12;
 
 impl Format {
     /// Encodes a leaf. `large` for the 2 MiB level.
+    #[inline(always)]
     #[must_use]
     pub fn encode(&self, entry: &Entry, large: bool) -> u64 {
         let mut bits = (entry.state as u64) << STATE_SHIFT | u64::from(entry.rank) << RANK_SHIFT;

@@ -214,7 +214,7 @@ impl<'a> ProbeReply<'a> {
         apart: Option<usize>,
     ) -> Result<ProbeReply<'a>, WireError> {
         let b = header::checked::<PAGE_OFFSET>(frame)?;
-        let payload = Payload::find(frame, PAGE_OFFSET, header, apart)?;
+        let payload = Payload::find(frame, PAGE_OFFSET, header.payload, apart)?;
         let (total, offset) = (u16_at(b, 56), u16_at(b, 58));
         let end = usize::from(offset) + payload.len();
         if usize::from(total) > PAGE_SIZE || end > usize::from(total) {

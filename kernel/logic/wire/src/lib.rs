@@ -47,7 +47,7 @@ mod roster;
 
 pub use control::{Accept, Hello, Probe, ProbeReply, Refuse, Stop};
 pub use draft::Draft;
-pub use header::{Header, seal};
+pub use header::{Header, HeaderKey, seal};
 pub use link::{Channel, Data, DataWriter, Link, Message, Messages, Payload};
 pub use packet::{Body, Packet};
 pub use roster::{Entry, Roster, emit_roster, roster_room};

@@ -6,6 +6,9 @@ use crate::{
 };
 use addr::PAGE_SIZE;
 
+/// Where the number of messages is.
+const COUNT: usize = 63;
+
 /// A virtual channel. Each has its own sequence numbers, window and queues,
 /// so that a later one in the list never waits for an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -61,7 +64,7 @@ impl Link {
             buf[60 + n] = self.window[n];
             put(buf, 64 + 8 * n, self.received[n].to_le_bytes());
         }
-        buf[63] = messages;
+        buf[COUNT] = messages;
     }
 
     /// Writes a whole Ack or Heartbeat frame; returns its length.
@@ -90,7 +93,7 @@ impl Link {
     /// Reads an Ack or Heartbeat frame.
     pub(crate) fn parse_frame(frame: &[u8], header: &Header) -> Result<Link, WireError> {
         let b = header::checked::<LINK_END>(frame)?;
-        if b[63] != 0 || header.payload != 0 {
+        if b[COUNT] != 0 || header.payload != 0 {
             return Err(WireError::Malformed);
         }
         Ok(Link::read(b))
@@ -167,10 +170,10 @@ impl<'a> Payload<'a> {
     pub(crate) fn find(
         frame: &'a [u8],
         end: usize,
-        header: &Header,
+        payload: u16,
         apart: Option<usize>,
     ) -> Result<Payload<'a>, WireError> {
-        let len = usize::from(header.payload);
+        let len = usize::from(payload);
         match apart {
             None => frame.get(end..end + len).map(Payload::Here).ok_or(WireError::Short),
             Some(there) if there == len => Ok(Payload::Apart(len)),
@@ -197,25 +200,58 @@ impl<'a> Data<'a> {
         self.messages
     }
 
-    /// Checks and reads a Data frame that has this header; its payload lies
-    /// behind the messages, or `apart` where that is given.
+    /// Checks and reads a Data frame whose header speaks of so many bytes of
+    /// `payload`; that lies behind the messages, or `apart` where that is given.
     ///
     /// # Errors
     /// Says what is wrong; no input panics.
     #[inline]
     pub fn parse(
         frame: &'a [u8],
-        header: &Header,
+        payload: u16,
+        apart: Option<usize>,
+    ) -> Result<Data<'a>, WireError> {
+        // Most have one message, and somebody waits for it.
+        match frame.first_chunk::<PAGE_OFFSET>() {
+            Some(one) if one[COUNT] == 1 => Data::parse_one(frame, one, payload, apart),
+            _ => Data::parse_any(frame, payload, apart),
+        }
+    }
+
+    #[inline(always)]
+    fn parse_one(
+        frame: &'a [u8],
+        one: &'a [u8; PAGE_OFFSET],
+        payload: u16,
+        apart: Option<usize>,
+    ) -> Result<Data<'a>, WireError> {
+        if !header::sealed_one(one) {
+            return Err(WireError::Check);
+        }
+        let payload = Payload::find(frame, PAGE_OFFSET, payload, apart)?;
+        let first = Message::parse(one.last_chunk().expect("a frame has a message"))?;
+        if payload.len() > PAGE_SIZE || payload.is_empty() != (first.parts == 0) {
+            return Err(WireError::Malformed);
+        }
+        let start = one.first_chunk().expect("a frame begins with that");
+        let messages = Messages { first: Some(first), later: &[] };
+        Ok(Data { link: Link::read(start), messages, payload })
+    }
+
+    #[inline(never)]
+    fn parse_any(
+        frame: &'a [u8],
+        payload: u16,
         apart: Option<usize>,
     ) -> Result<Data<'a>, WireError> {
         let b = frame.first_chunk::<LINK_END>().ok_or(WireError::Short)?;
-        let count = usize::from(b[63]);
+        let count = usize::from(b[COUNT]);
         let end = LINK_END + count * MESSAGE_BYTES;
         let whole = frame.get(..end).ok_or(WireError::Short)?;
         if !header::sealed(whole) {
             return Err(WireError::Check);
         }
-        let payload = Payload::find(frame, end, header, apart)?;
+        let payload = Payload::find(frame, end, payload, apart)?;
         let (messages, _) = whole[LINK_END..].as_chunks::<MESSAGE_BYTES>();
         let Some((first, later)) = messages.split_first() else {
             return Err(WireError::Malformed);

@@ -75,7 +75,7 @@ impl<'a> Packet<'a> {
             return Err(WireError::Malformed);
         }
         let body = match header.kind {
-            Kind::Data => Body::Data(Data::parse(frame, &header, apart)?),
+            Kind::Data => Body::Data(Data::parse(frame, header.payload, apart)?),
             Kind::Hello => Body::Hello(Hello::parse(frame, &header)?),
             Kind::Propose => Body::Propose(Roster::parse(frame, &header)?),
             Kind::Commit => Body::Commit(Roster::parse(frame, &header)?),

@@ -198,6 +198,7 @@ impl Nic for SharedMemory {
         self.owner(self.place) == self.identity
     }
 
+    #[inline(never)]
     fn transmit(
         &mut self,
         header: &[u8],

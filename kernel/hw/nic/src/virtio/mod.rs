@@ -303,6 +303,7 @@ impl<R: Registers> Nic for VirtioNet<R> {
         !self.has_status || self.structures.device.read16(net::STATUS) & net::STATUS_LINK_UP != 0
     }
 
+    #[inline(never)]
     fn transmit(
         &mut self,
         header: &[u8],
