@@ -174,7 +174,7 @@ impl Fabric {
             let (offset, len) = links.plan.slice(0);
             PageSlice { frame, offset, len }
         });
-        let fresh = glance.filter(|glance| glance.from() == to).map_or([0; 3], |g| g.fresh);
+        let fresh = glance.filter(|g| g.from() == to).map_or([0; Channel::COUNT], |g| g.fresh);
         let like = Like::new(to.0, page.map_or(0, |p| p.len), fresh);
         let parts = u8::from(page.is_some());
         let last = Message { channel, sequence, part: 0, parts, body };
