@@ -326,11 +326,14 @@ impl Link {
             probed.nic.disable_interrupts();
         }
         self.lull_end = now + lull;
-        if self.timer < now + lull / 2 {
+        let soon = now + lull / 2;
+        if self.timer < soon {
             // Put off, or it would make the guest exit for nothing.
             self.timer = 0;
         }
-        self.set_timer(deadline);
+        // While an answer is waited for time is looked at anyway, and what the fabric
+        // is to do soon mostly leaves with the next request.
+        self.set_timer_from(deadline, soon);
     }
 
     /// Turns the NIC's interrupt on again if that is due. What has come by
@@ -369,8 +372,13 @@ impl Link {
     /// Sets the timer to the earliest of what the fabric and the caller wait
     /// for. A timer that is set too early costs one look, so it is left.
     pub(crate) fn set_timer(&mut self, deadline: Option<u64>) {
+        self.set_timer_from(deadline, 0);
+    }
+
+    /// The same, but nothing of the fabric's before `soonest`.
+    fn set_timer_from(&mut self, deadline: Option<u64>, soonest: u64) {
         let now = clock::now_tsc();
-        let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns));
+        let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns).max(soonest));
         let poll = (!self.interrupts_work).then(|| now + clock::ns_to_tsc(POLL_NS));
         let lull = (self.lull_end != 0).then_some(self.lull_end);
         let due = |at: Option<u64>| at.unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ pub(crate) const ENDS_AT_ONCE: u16 = 32;
 pub(super) const RUN_NS: u64 = 100_000;
 /// Longest that a lone end waits for a message to travel in. The fabric keeps the
 /// acknowledgement of the page for longer, and that leaves in the same frame.
-pub(super) const LONE_NS: u64 = 150_000;
+pub(super) const LONE_NS: u64 = 180_000;
 /// Nodes for which a lone end waits at once.
 const LONES_MAX: usize = 8;
 
