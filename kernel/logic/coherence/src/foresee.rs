@@ -67,22 +67,12 @@ impl Coherence {
         let opens = is_plain
             && self.fetches_open() < self.limits.open_max
             && self.pool.free_frames() > self.floor()
-            && !self.is_open_besides_early(gfn);
+            && !self.is_open(gfn);
         if !opens {
             return None;
         }
         let get = self.request(memory, gfn, access, entry.state);
         if home == self.me { self.foresee_own(memory, index, &get) } else { Some((home, get)) }
-    }
-
-    /// Whether anything is open on a page. Mostly only the fetch is that waits for its
-    /// frame to be taken, which needs no search.
-    #[inline(always)]
-    fn is_open_besides_early(&self, gfn: Gfn) -> bool {
-        match &self.early {
-            Some(early) if self.open.len() == 1 => early.gfn == gfn,
-            _ => self.open.contains_key(&gfn.0),
-        }
     }
 
     /// What this home will send when its own node asks it for a page.

@@ -473,8 +473,13 @@ impl Coherence {
     }
 
     /// Whether this node has a transaction of its own open on the page.
+    #[inline]
     #[must_use]
     pub fn is_open(&self, gfn: Gfn) -> bool {
-        self.open.contains_key(&gfn.0)
+        match &self.early {
+            // Its fetch is the one that is open: nothing needs to be searched.
+            Some(early) if self.open.len() == 1 => early.gfn == gfn,
+            _ => self.open.contains_key(&gfn.0),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ahead::{Ahead, Like};
 use crate::fifo::Fifo;
-use crate::foresee::{Foreseen, Known};
+use crate::foresee::Foreseen;
 use crate::forming::Forming;
 use crate::io::{Control, Io};
 use crate::peer::{Links, Peer};
@@ -11,7 +11,7 @@ use crate::{Config, Counters, Event, Member, Membership, Outgoing, SendError, St
 use addr::{Frame, NodeId, PAGE_SIZE};
 use alloc::vec;
 use alloc::vec::Vec;
-use wire::ETHERNET_BYTES;
+use wire::{ETHERNET_BYTES, HeaderKey};
 
 /// Answers to probes that are awaited at once.
 const PROBES: usize = 64;
@@ -56,7 +56,7 @@ pub struct Fabric {
     pub(crate) like: Option<Like>,
     pub(crate) ahead: Option<Ahead>,
     /// The header of the messages taken last.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<HeaderKey>,
 }
 
 impl Fabric {

@@ -71,22 +71,14 @@ impl Foreseen {
     };
 }
 
-/// A header of messages that was found to be a member's.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Known {
-    key: HeaderKey,
-    from: u16,
-    payload: u16,
-}
-
 impl Fabric {
     /// The peer whose messages are in a frame, by its header, and the bytes of page
     /// in it. Whose header was looked at before needs no second look.
     #[inline(always)]
     fn source_of(&self, frame: &[u8]) -> Option<(u16, u16)> {
         let key = HeaderKey::of(frame)?;
-        match self.known.as_ref().filter(|known| known.key.is(&key)) {
-            Some(known) => Some((known.from, known.payload)),
+        match self.known.as_ref().filter(|known| known.is(&key)) {
+            Some(known) => Some((known.from(), known.payload())),
             None => self.look_up_source(frame),
         }
     }
@@ -100,9 +92,8 @@ impl Fabric {
 
     /// Messages have been taken: the next will mostly have the same header.
     #[inline]
-    pub(crate) fn remember(&mut self, frame: &[u8], header: &Header) {
-        let Some(key) = HeaderKey::of(frame) else { return };
-        self.known = Some(Known { key, from: header.from, payload: header.payload });
+    pub(crate) fn remember(&mut self, frame: &[u8]) {
+        self.known = HeaderKey::of(frame);
     }
 
     /// Looks at a received frame without taking it. `None` unless it will be

@@ -54,7 +54,7 @@ impl Fabric {
             let data = Data::parse(frame, header.payload, apart)?;
             self.addressed(&header)?;
             self.data(&header, &data, landed, sink)?;
-            self.remember(frame, &header);
+            self.remember(frame);
         } else {
             self.take_rare(&Packet::parse_body(frame, header, apart)?)?;
         }

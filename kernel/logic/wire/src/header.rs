@@ -47,6 +47,20 @@ impl HeaderKey {
         Some(HeaderKey([u64_at(b, 0), u64_at(b, 8), told, u64_at(b, 24), u64_at(b, 32)]))
     }
 
+    /// [`Header::from`].
+    #[inline(always)]
+    #[must_use]
+    pub fn from(&self) -> u16 {
+        self.0[2] as u16
+    }
+
+    /// [`Header::payload`].
+    #[inline(always)]
+    #[must_use]
+    pub fn payload(&self) -> u16 {
+        (self.0[2] >> 16) as u16
+    }
+
     /// Whether both are the same: `==` where a call would cost more.
     #[inline(always)]
     #[must_use]

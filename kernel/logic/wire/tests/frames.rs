@@ -2,9 +2,9 @@
 
 use addr::PAGE_SIZE;
 use wire::{
-    Accept, Body, Channel, DataWriter, Draft, Entry, Header, Hello, Kind, Link, Message,
-    PAGE_OFFSET, Packet, Payload, Probe, ProbeReply, Refuse, Stop, WireError, emit_roster,
-    roster_room, seal,
+    Accept, Body, Channel, DataWriter, Draft, Entry, HEADER_BYTES, Header, HeaderKey, Hello, Kind,
+    Link, Message, PAGE_OFFSET, Packet, Payload, Probe, ProbeReply, Refuse, Stop, WireError,
+    emit_roster, roster_room, seal,
 };
 
 fn header(kind: Kind) -> Header {
@@ -378,4 +378,29 @@ fn a_draft_is_the_frame_that_it_becomes() {
             assert_eq!(usual, drafted);
         }
     }
+}
+
+/// A key says what the header says, and tells headers apart but for what changes.
+#[test]
+fn keys_tell_headers_apart() {
+    let key = |header: Header| {
+        let mut b = [0; HEADER_BYTES];
+        header.emit(&mut b);
+        HeaderKey::of(&b).expect("long enough")
+    };
+    let one = Header { payload: 4096, ..header(Kind::Data) };
+    assert_eq!((key(one).from(), key(one).payload()), (one.from, one.payload));
+    assert!(key(one).is(&key(Header { free_frames: 1, masters: 2, ..one })));
+    for other in [
+        Header { dst: [9; 6], ..one },
+        Header { src: [9; 6], ..one },
+        Header { kind: Kind::ProbeReply, ..one },
+        Header { from: 4, ..one },
+        Header { payload: 0, ..one },
+        Header { cluster: 1, ..one },
+        Header { epoch: 1, ..one },
+    ] {
+        assert!(!key(one).is(&key(other)), "{other:?}");
+    }
+    assert_eq!(HeaderKey::of(&[0; HEADER_BYTES - 1]), None);
 }
