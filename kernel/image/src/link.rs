@@ -1,8 +1,8 @@
 //! NIC and engine: frames in, frames out, and the halt in between.
 
-use addr::Frame;
+use addr::{Frame, PAGE_SIZE};
 use alloc::vec::Vec;
-use fabric::{Event, Transmit};
+use fabric::{Desk, Event, Transmit};
 use nic::folded::{self, Unfolded, Unfolder};
 use nic::{AnyNic, HEADER_MAX, LandingPage, Nic, PageSlice, Probed, TransmitError};
 use node::histogram::Recent;
@@ -68,6 +68,10 @@ fn hand(
     frame: &Transmit,
 ) -> Result<(), TransmitError> {
     let page = frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
+    if frame.is_laid {
+        let sent = folded::launch(nic, memory, page);
+        return if sent { Ok(()) } else { Err(TransmitError::Full) };
+    }
     folded::transmit(nic, memory, &mut header[..frame.header_len], page)
 }
 
@@ -202,7 +206,9 @@ impl Link {
     fn answer(&mut self, tsc: u64) {
         let Some(probed) = &mut self.nic else { return };
         let (node, memory, header) = (&mut self.node, &self.memory, &mut self.header);
-        let look = |bytes: &[u8]| node.foresee(tsc, bytes, memory, header);
+        let look = |bytes: &[u8], laid: Option<&mut [u8]>| {
+            node.foresee(tsc, bytes, memory, &mut Desk { header, laid })
+        };
         let Some(frame) = probed.nic.peek(look).flatten() else { return };
         match hand(&mut probed.nic, memory, header, &frame) {
             Ok(()) => self.node.foresaw(clock::now_tsc(), frame.page.is_some()),
@@ -215,7 +221,10 @@ impl Link {
     fn ask(&mut self, guest: &mut Guest) {
         let now = clock::now_tsc();
         if let Some(probed) = &mut self.nic
-            && let Some(frame) = self.node.foresee_guest(now, guest, &mut self.header)
+            && let Some(frame) = {
+                let mut desk = Desk { header: &mut self.header, laid: probed.nic.staged() };
+                self.node.foresee_guest(now, guest, &mut desk)
+            }
         {
             match hand(&mut probed.nic, &self.memory, &mut self.header, &frame) {
                 Ok(()) => self.node.sent(clock::now_tsc(), false, Some(guest)),
@@ -233,6 +242,18 @@ impl Link {
     /// Does what time demands.
     pub(crate) fn tick(&mut self) {
         self.node.tick(clock::now_tsc(), &mut self.memory);
+        self.lay_ahead();
+    }
+
+    /// Gets the frame that is written ahead ready in the device's memory.
+    fn lay_ahead(&mut self) {
+        let Some(Probed { nic, .. }) = &mut self.nic else { return };
+        let gone = nic.staged().is_none();
+        self.node.lay_ahead(gone, |frame, payload| match usize::from(payload) {
+            0 => folded::stage(nic, frame, false),
+            PAGE_SIZE => folded::stage(nic, frame, true),
+            _ => false,
+        });
     }
 
     /// Prints reports and samples that are due: never while a guest waits for a

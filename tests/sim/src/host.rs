@@ -16,7 +16,7 @@ use crate::program::{self, Program};
 use crate::scenario::Scenario;
 use crate::trace::{self, Trace};
 use addr::{Access, Gfn, NodeId};
-use fabric::{Event, PageSlice, RefuseReason, StopReason, Transmit};
+use fabric::{Desk, Event, PageSlice, RefuseReason, StopReason, Transmit};
 use node::{Clock, Cluster, Node};
 use paging::memory::fake::VecMemory;
 use paging::{Format, FramePool, HostMemory};
@@ -59,6 +59,8 @@ pub struct Host {
     /// Frames that the NIC still has to send.
     pub tx: VecDeque<Descriptor>,
     tx_blocked: bool,
+    /// The frame that the NIC has ready.
+    laid: Option<Vec<u8>>,
     /// Until when it is busy or paused.
     pub free_at: u64,
     /// It has not died.
@@ -126,6 +128,7 @@ impl Host {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             tx_blocked: false,
+            laid: None,
             free_at: now,
             alive: true,
             lost: Vec::new(),
@@ -187,6 +190,7 @@ impl Host {
             self.send(now, at);
         }
         self.node.tick(now, &mut self.memory);
+        self.lay_ahead();
         self.send(now, at);
         while let Some(event) = self.node.event(now, None) {
             self.happened(now, event, at)?;
@@ -210,10 +214,20 @@ impl Host {
         }
     }
 
+    /// Gets the frame that is written ahead ready in the NIC.
+    fn lay_ahead(&mut self) {
+        let laid = &mut self.laid;
+        self.node.lay_ahead(laid.is_none(), |frame, _| {
+            *laid = Some(frame.to_vec());
+            true
+        });
+    }
+
     /// Sends what can be foreseen of a frame before that is taken.
     fn answer(&mut self, now: u64, bytes: &[u8], at: &mut Surroundings<'_>) {
         let mut header = [0; 600];
-        let Some(t) = self.node.foresee(now, bytes, &self.memory, &mut header) else { return };
+        let mut desk = Desk { header: &mut header, laid: self.laid.as_deref_mut() };
+        let Some(t) = self.node.foresee(now, bytes, &self.memory, &mut desk) else { return };
         if self.hand(now, t, &header, at) {
             self.node.foresaw(now, t.page.is_some());
         } else {
@@ -234,7 +248,8 @@ impl Host {
         let request = cluster.foresee_fetch(&self.memory, gfn, access, &entry);
         let Some(request) = request else { return };
         let mut header = [0; 600];
-        if let Some(t) = self.node.foresee_request(now, &request, &mut header)
+        let mut desk = Desk { header: &mut header, laid: self.laid.as_deref_mut() };
+        if let Some(t) = self.node.foresee_request(now, &request, &mut desk)
             && !self.hand(now, t, &header, at)
         {
             self.node.unforesee();
@@ -244,8 +259,12 @@ impl Host {
     /// Gives the NIC a frame that was foreseen, if it has a descriptor for it.
     fn hand(&mut self, now: u64, t: Transmit, header: &[u8], at: &mut Surroundings<'_>) -> bool {
         let free = self.tx.len() < TX_RING;
+        let laid = self.laid.take();
         if free {
-            let header = header[..t.header_len].to_vec();
+            let header = match laid.filter(|_| t.is_laid) {
+                Some(laid) => laid,
+                None => header[..t.header_len].to_vec(),
+            };
             at.trace.frame(now, self.index, "foresees", &header, t.page.map_or(0, |p| p.len));
             self.tx.push_back(Descriptor { header, page: t.page });
         }
@@ -350,6 +369,7 @@ impl Host {
             let header = header[..t.header_len].to_vec();
             at.trace.frame(now, self.index, "sends", &header, t.page.map_or(0, |p| p.len));
             self.node.sent(now, t.page.is_some(), None);
+            self.laid = None;
             self.tx.push_back(Descriptor { header, page: t.page });
         }
     }

@@ -46,7 +46,18 @@ impl Nic for AnyNic {
     ) -> Result<(), TransmitError> {
         each!(self, nic => nic.transmit(header, page, tail))
     }
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    fn stage(&mut self, header: &[u8], page_len: u16, tail: &[u8]) -> bool {
+        each!(self, nic => nic.stage(header, page_len, tail))
+    }
+    #[inline(always)]
+    fn staged(&mut self) -> Option<&mut [u8]> {
+        each!(self, nic => nic.staged())
+    }
+    #[inline(always)]
+    fn launch(&mut self, page: Option<PageSlice>) -> bool {
+        each!(self, nic => nic.launch(page))
+    }
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
         each!(self, nic => nic.peek(f))
     }
     fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {

@@ -110,6 +110,15 @@ impl DmaRegion {
         unsafe { core::slice::from_raw_parts(start, len) }
     }
 
+    /// Bytes at a place the device does not own at present, to be changed.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        let start = self.place(offset, len).as_ptr();
+        // SAFETY: in bounds of an initialised allocation; the device does not look
+        // at the place, and `self` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(start, len) }
+    }
+
     /// Copies bytes to a place the device does not own at present.
     #[inline(always)]
     pub fn copy_in(&mut self, offset: usize, from: &[u8]) {

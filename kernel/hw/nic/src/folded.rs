@@ -42,12 +42,43 @@ pub fn transmit(
 ) -> Result<(), TransmitError> {
     let whole = |p: &PageSlice| usize::from(p.len) == PAGE_SIZE && header.len() <= HEADER_MAX;
     let Some(page) = page.filter(whole) else { return nic.transmit(header, page, &[]) };
-    let (lead, _) = header.split_first_chunk_mut::<LEAD>().expect("an Ethernet header");
-    let mut first = *lead;
+    let first = first_of(header);
+    nic.transmit(&first, Some(fold(memory, page, header)), header)
+}
+
+/// What a folded frame begins with.
+fn first_of(header: &[u8]) -> [u8; LEAD] {
+    let mut first = *header.first_chunk().expect("an Ethernet header");
     first[TYPE].copy_from_slice(&FOLDED);
+    first
+}
+
+/// Puts the first bytes of a page where those of the header were; the rest of it.
+#[inline(always)]
+fn fold(memory: &impl HostMemory, page: PageSlice, header: &mut [u8]) -> PageSlice {
+    let lead: &mut [u8; LEAD] = header.first_chunk_mut().expect("an Ethernet header");
     memory.read(page.frame, 0, lead);
-    let rest = PageSlice { offset: LEAD as u16, len: page.len - LEAD as u16, ..page };
-    nic.transmit(&first, Some(rest), header)
+    PageSlice { offset: LEAD as u16, len: page.len - LEAD as u16, ..page }
+}
+
+/// Gets a frame ready in the device's memory ([`Nic::stage`]), which is to be sent
+/// with a whole page if `with_page`, else with none.
+pub fn stage(nic: &mut impl Nic, header: &[u8], with_page: bool) -> bool {
+    if with_page {
+        nic.stage(&first_of(header), (PAGE_SIZE - LEAD) as u16, header)
+    } else {
+        nic.stage(header, 0, &[])
+    }
+}
+
+/// Sends the staged frame, which was completed where it lies ([`Nic::staged`]).
+/// False if there is none that goes with this page.
+#[inline(always)]
+pub fn launch(nic: &mut impl Nic, memory: &impl HostMemory, page: Option<PageSlice>) -> bool {
+    let Some(page) = page else { return nic.launch(None) };
+    let Some(header) = nic.staged() else { return false };
+    let rest = fold(memory, page, header);
+    nic.launch(Some(rest))
 }
 
 /// A received frame as it was before it was folded.

@@ -32,7 +32,11 @@ impl HostMemory for Pages {
 
 /// A NIC that only keeps what it is told to send.
 #[derive(Default)]
-struct Wire(Vec<u8>);
+struct Wire {
+    sent: Vec<u8>,
+    /// Header, bytes of page, tail.
+    staged: Option<(Vec<u8>, u16, Vec<u8>)>,
+}
 
 impl Nic for Wire {
     fn mac(&self) -> [u8; 6] {
@@ -51,10 +55,22 @@ impl Nic for Wire {
         tail: &[u8],
     ) -> Result<(), TransmitError> {
         let page = page.map(|p| crate::fake::device_read(p.address(), usize::from(p.len)));
-        self.0 = [header, &page.unwrap_or_default(), tail].concat();
+        self.sent = [header, &page.unwrap_or_default(), tail].concat();
         Ok(())
     }
-    fn peek<T>(&mut self, _: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    fn stage(&mut self, header: &[u8], page_len: u16, tail: &[u8]) -> bool {
+        self.staged = Some((header.to_vec(), page_len, tail.to_vec()));
+        true
+    }
+    fn staged(&mut self) -> Option<&mut [u8]> {
+        self.staged.as_mut().map(|s| if s.2.is_empty() { &mut s.0[..] } else { &mut s.2[..] })
+    }
+    fn launch(&mut self, page: Option<PageSlice>) -> bool {
+        let Some((header, len, tail)) = self.staged.take() else { return false };
+        assert_eq!(len, page.map_or(0, |page| page.len));
+        self.transmit(&header, page, &tail).is_ok()
+    }
+    fn peek<T>(&mut self, _: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
         None
     }
     fn receive(&mut self, _: impl FnOnce(Arrival<'_>)) -> bool {
@@ -98,7 +114,23 @@ fn header() -> Vec<u8> {
 fn sent(page: Option<PageSlice>) -> Vec<u8> {
     let mut wire = Wire::default();
     transmit(&mut wire, &Pages, &mut header(), page).unwrap();
-    wire.0
+    wire.sent
+}
+
+/// A frame that was staged before its page was known is the same on the wire.
+#[test]
+fn a_staged_frame_goes_as_any_other() {
+    let page = crate::fake::fake_page(0, 4096, content);
+    for page in [Some(page), None] {
+        let mut wire = Wire::default();
+        let mut known = header();
+        known[100..].fill(0);
+        assert!(stage(&mut wire, &known, page.is_some()));
+        wire.staged().unwrap()[100..].copy_from_slice(&header()[100..]);
+        assert!(launch(&mut wire, &Pages, page));
+        assert_eq!(wire.sent, sent(page));
+        assert!(!launch(&mut wire, &Pages, page), "once");
+    }
 }
 
 fn content(i: u16) -> u8 {

@@ -19,6 +19,20 @@ impl PageSlice {
     pub(crate) fn address(self) -> u64 {
         self.frame.start().0 + u64::from(self.offset)
     }
+
+    /// Its length.
+    ///
+    /// # Panics
+    /// If it leaves its page.
+    #[inline]
+    pub(crate) fn check(self) -> usize {
+        let len = usize::from(self.len);
+        assert!(
+            len > 0 && usize::from(self.offset) + len <= PAGE_SIZE,
+            "a slice that is not in its page"
+        );
+        len
+    }
 }
 
 /// A received frame, as it lies in the receive buffers.
@@ -91,14 +105,7 @@ pub(crate) fn check_frame(
     tail: &[u8],
 ) -> Result<usize, TransmitError> {
     assert!(header.len() >= ETHERNET_HEADER_LEN, "a frame without an Ethernet header");
-    let page_len = page.map_or(0, |p| {
-        let len = usize::from(p.len);
-        assert!(
-            len > 0 && usize::from(p.offset) + len <= PAGE_SIZE,
-            "a slice that is not in its page"
-        );
-        len
-    });
+    let page_len = page.map_or(0, PageSlice::check);
     assert!(page.is_some() || tail.is_empty(), "a tail without a page");
     let copied = header.len() + tail.len();
     let len = copied + page_len;

@@ -118,9 +118,32 @@ pub trait Nic {
         tail: &[u8],
     ) -> Result<(), TransmitError>;
 
+    /// Gets a frame ready that [`Nic::transmit`] would send, but for its page, of
+    /// which `page_len` bytes go with it, and does not send it. It is forgotten when
+    /// another is staged or sent. False, and nothing is staged, where this kind of
+    /// device gains nothing by it, or the frame is too long or has no room.
+    fn stage(&mut self, _header: &[u8], _page_len: u16, _tail: &[u8]) -> bool {
+        false
+    }
+
+    /// The tail of the staged frame, or its header if it has none, to be changed.
+    fn staged(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// Sends the staged frame with as much of a page as it was to have. False if
+    /// that is none; nothing was sent then.
+    ///
+    /// # Panics
+    /// If the slice leaves its page.
+    fn launch(&mut self, _page: Option<PageSlice>) -> bool {
+        false
+    }
+
     /// Shows the next received frame to `f` without taking it, if there is one and
-    /// it lies in one piece: [`Nic::receive`] hands on the same one.
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T>;
+    /// it lies in one piece, and with it what [`Nic::staged`] gives: [`Nic::receive`]
+    /// hands on the same frame.
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T>;
 
     /// Shows the next received frame to `f` without taking it, if there is one whose
     /// first 4096 bytes fill a page frame: that, which stays where it is, and the

@@ -8,7 +8,7 @@
 use crate::Status;
 use crate::fabric::{Fabric, Stopping};
 use crate::peer::{Links, Peer};
-use wire::{Channel, Draft, Header, Kind, Link};
+use wire::{Channel, Draft, Header, Kind, Link, Message, PAGE_OFFSET};
 
 /// What frames of one message may have in common, in one word: the peer in bits 0 to
 /// 15, bytes of page in 16 to 31, and from 32 on, a byte for each channel, messages
@@ -27,6 +27,10 @@ impl Like {
         usize::from(self.0 as u16)
     }
 
+    fn payload(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// What such a frame says about what came from the peer.
     #[inline]
     pub(crate) fn link(self, links: &Links, peer: &Peer) -> Link {
@@ -41,7 +45,7 @@ impl Like {
     #[inline]
     pub(crate) fn header(self, fabric: &Fabric, links: &Links, peer: &Peer) -> Header {
         let header = fabric.io.header(peer.mac, Kind::Data);
-        Header { from: links.me, epoch: links.epoch, payload: (self.0 >> 16) as u16, ..header }
+        Header { from: links.me, epoch: links.epoch, payload: self.payload(), ..header }
     }
 }
 
@@ -50,6 +54,17 @@ impl Like {
 pub(crate) struct Ahead {
     like: Like,
     draft: Draft,
+    /// It has been laid where it may leave from.
+    is_laid: bool,
+}
+
+/// Where a frame that leaves early is written.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// All of it, if it does not lie in `laid`.
+    pub header: &'a mut [u8],
+    /// What was laid there last ([`Fabric::lay_ahead`]), if it still lies there.
+    pub laid: Option<&'a mut [u8]>,
 }
 
 impl Fabric {
@@ -58,7 +73,7 @@ impl Fabric {
     #[inline]
     pub fn write_ahead(&mut self) {
         if let Some(like) = self.like
-            && self.written_ahead(like).is_none()
+            && !self.is_written(like)
         {
             self.write_like(like);
         }
@@ -69,14 +84,42 @@ impl Fabric {
         let peer = &links.peers[like.node()];
         if peer.alive && self.stopping == Stopping::No {
             let draft = Draft::new(&like.header(self, links, peer), &like.link(links, peer));
-            self.ahead = Some(Ahead { like, draft });
+            self.ahead = Some(Ahead { like, draft, is_laid: false });
         }
     }
 
-    /// The frame like that, if it has been written.
+    /// Has the frame that is written ahead laid where it can leave from: `lay` gets
+    /// all of it but its message and the bytes of page that will follow, and says
+    /// whether it lies there. To be called after [`Fabric::write_ahead`], with
+    /// whether what was laid there last is `gone`.
+    #[inline]
+    pub fn lay_ahead(&mut self, gone: bool, lay: impl FnOnce(&[u8; PAGE_OFFSET], u16) -> bool) {
+        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| gone || !ahead.is_laid) {
+            ahead.is_laid = lay(ahead.draft.frame(), ahead.like.payload());
+        }
+    }
+
+    /// Whether a frame like that has been written.
     #[inline(always)]
-    pub(crate) fn written_ahead(&self, like: Like) -> Option<&Draft> {
-        self.ahead.as_ref().filter(|ahead| ahead.like == like).map(|ahead| &ahead.draft)
+    fn is_written(&self, like: Like) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.like == like)
+    }
+
+    /// Completes the frame like that, if it has been written, with its message. Its
+    /// length, and whether it lies where it was laid.
+    #[inline(always)]
+    pub(crate) fn complete(
+        &self,
+        like: Like,
+        message: &Message<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Option<(usize, bool)> {
+        let Ahead { draft, is_laid, .. } = self.ahead.as_ref().filter(|a| a.like == like)?;
+        let laid = desk.laid.as_deref_mut().filter(|_| *is_laid);
+        match laid.and_then(<[u8]>::first_chunk_mut) {
+            Some(frame) => Some((draft.complete(message, frame), true)),
+            None => Some((draft.finish(message, desk.header.first_chunk_mut()?), false)),
+        }
     }
 
     /// What a node has received, or says of itself, has changed.

@@ -7,7 +7,7 @@
 //! as sent. Until then nothing is changed: a frame that the device did not take
 //! is forgotten ([`Fabric::unforesee`]), and the message goes the usual way.
 
-use crate::ahead::Like;
+use crate::ahead::{Desk, Like};
 use crate::fabric::{Fabric, Stopping};
 use crate::peer::Sending;
 use crate::{Outgoing, PageSlice, Transmit};
@@ -141,12 +141,13 @@ impl Fabric {
     /// [`Fabric::poll_transmit`] would. It acknowledges the frame that was
     /// glanced at, if the message goes to where that came from. `None` where
     /// anything else is to leave first.
+    #[inline(always)]
     pub fn foresee(
         &mut self,
         now_ns: u64,
         message: &Outgoing,
         glance: Option<&Glance<'_>>,
-        buf: &mut [u8],
+        desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
         self.note_time(now_ns);
         let links = self.links.as_ref()?;
@@ -171,13 +172,13 @@ impl Fabric {
         let last = Message { channel, sequence, part: 0, parts, body };
         // A page has a frame for itself.
         let is_alone = page.is_some() || !peer.has_due();
-        let draft = self.written_ahead(like).filter(|_| is_alone);
+        let completed = if is_alone { self.complete(like, &last, desk) } else { None };
         let mut numbers = [0; Channel::COUNT];
-        let header_len = match (draft, buf.first_chunk_mut()) {
-            (Some(draft), Some(frame)) => draft.finish(&last, frame),
-            _ => {
-                let room = buf.len().min(links.frame_bytes);
-                let mut writer = DataWriter::new(&mut buf[..room]);
+        let (header_len, is_laid) = match completed {
+            Some(completed) => completed,
+            None => {
+                let room = desk.header.len().min(links.frame_bytes);
+                let mut writer = DataWriter::new(&mut desk.header[..room]);
                 if !is_alone {
                     (numbers, _) = peer.write_short(&mut writer);
                 }
@@ -185,7 +186,7 @@ impl Fabric {
                     return None;
                 }
                 writer.push(&last);
-                writer.finish(&like.header(self, links, peer), &like.link(links, peer))
+                (writer.finish(&like.header(self, links, peer), &like.link(links, peer)), false)
             }
         };
         numbers[channel.index()] |= bit;
@@ -197,7 +198,7 @@ impl Fabric {
         foreseen.bases = array::from_fn(|n| peer.senders[n].base());
         foreseen.at_ns = self.io.now_ns;
         self.like = Some(like);
-        Some(Transmit { header_len, page })
+        Some(Transmit { header_len, page, is_laid })
     }
 
     /// The device did not take the frame that [`Fabric::foresee`] wrote.

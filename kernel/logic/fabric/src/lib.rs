@@ -68,6 +68,7 @@ mod timers;
 mod transmit;
 mod types;
 
+pub use ahead::Desk;
 pub use config::Config;
 pub use counters::{Counters, Drop};
 pub use fabric::Fabric;

@@ -124,7 +124,7 @@ impl Fabric {
         };
         links.sending = Some(Sending { node, numbers, at_ns: now });
         self.io.counters.frames_out[kind.index()] += 1;
-        Some(Transmit { header_len, page })
+        Some(Transmit { header_len, page, is_laid: false })
     }
 
     /// A rare frame; `None` if there is no reason for it any more.
@@ -168,7 +168,7 @@ impl Fabric {
             }
         };
         self.io.counters.frames_out[kind.index()] += 1;
-        Some(Transmit { header_len, page })
+        Some(Transmit { header_len, page, is_laid: false })
     }
 
     /// As many entries of the roster as fit; the rest is queued again.

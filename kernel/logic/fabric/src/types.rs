@@ -57,6 +57,8 @@ pub struct Transmit {
     pub header_len: usize,
     /// What follows them.
     pub page: Option<PageSlice>,
+    /// They are not in that buffer but where the frame was laid ahead.
+    pub is_laid: bool,
 }
 
 /// Why a message was not taken.

@@ -10,18 +10,18 @@ use super::fatal::Fatal;
 use super::{Guest, Node};
 use addr::{Access, Gfn};
 use coherence::{Kind, Message};
-use fabric::{Fabric, Outgoing, Transmit};
+use fabric::{Desk, Fabric, Outgoing, PAGE_OFFSET, Transmit};
 use paging::{Entry, HostMemory};
 
 impl Cluster {
-    /// The answer to a request that has come in this frame, written to `header`.
+    /// The answer to a request that has come in this frame, written to the `desk`.
     fn foresee_answer(
         &self,
         fabric: &mut Fabric,
         now_ns: u64,
         bytes: &[u8],
         memory: &impl HostMemory,
-        header: &mut [u8],
+        desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
         if self.has_output() {
             return None;
@@ -49,7 +49,7 @@ impl Cluster {
         let (to, message, page) =
             self.coherence().foresee_answer(memory, glance.from(), &request)?;
         let answer = self.outbox().foresee(to, message, page);
-        fabric.foresee(now_ns, &answer, Some(&glance), header)
+        fabric.foresee(now_ns, &answer, Some(&glance), desk)
     }
 
     /// The request that [`Cluster::access`] will make for a page of which this node
@@ -81,7 +81,7 @@ impl Cluster {
 
 impl Node {
     /// Looks at a frame that has come, before [`Node::frame`] takes it. If it can
-    /// be told what that will send, it is written to `header`, to be handed to the
+    /// be told what that will send, it is written to the `desk`, to be handed to the
     /// device; then comes [`Node::foresaw`] or, if the device has not taken it,
     /// [`Node::unforesee`], and the frame itself next.
     pub fn foresee(
@@ -89,11 +89,11 @@ impl Node {
         tsc: u64,
         bytes: &[u8],
         memory: &impl HostMemory,
-        header: &mut [u8],
+        desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
         let cluster = self.cluster.as_ref()?;
         let now_ns = self.clock.ns(tsc);
-        let transmit = cluster.foresee_answer(&mut self.fabric, now_ns, bytes, memory, header)?;
+        let transmit = cluster.foresee_answer(&mut self.fabric, now_ns, bytes, memory, desk)?;
         self.serving_since = tsc;
         Some(transmit)
     }
@@ -103,6 +103,13 @@ impl Node {
         if with_page {
             self.stages.serve.record(tsc.saturating_sub(self.serving_since));
         }
+    }
+
+    /// Has what is written ahead laid where it can leave from
+    /// ([`Fabric::lay_ahead`]). To be called after [`Node::tick`].
+    #[inline]
+    pub fn lay_ahead(&mut self, gone: bool, lay: impl FnOnce(&[u8; PAGE_OFFSET], u16) -> bool) {
+        self.fabric.lay_ahead(gone, lay);
     }
 
     /// The device has not taken what was foreseen: it leaves as usual.
@@ -117,9 +124,9 @@ impl Node {
         &mut self,
         tsc: u64,
         request: &Outgoing,
-        header: &mut [u8],
+        desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
-        self.fabric.foresee(self.clock.ns(tsc), request, None, header)
+        self.fabric.foresee(self.clock.ns(tsc), request, None, desk)
     }
 
     /// Sends what has left already, the steps to which have been taken.
@@ -137,9 +144,9 @@ impl Node {
         &mut self,
         tsc: u64,
         guest: &mut Guest,
-        header: &mut [u8],
+        desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
-        self.foresee_request(tsc, guest.foreseen()?, header)
+        self.foresee_request(tsc, guest.foreseen()?, desk)
     }
 
     /// Takes the steps of the guest's last fault, if they have not been.

@@ -6,6 +6,7 @@ mod common;
 use addr::{Access, Frame, Gfn};
 use coherence::Progress;
 use common::{FAR, FRAMES, Host, MS, World, tsc};
+use fabric::Desk;
 use machine::GuestMemory;
 use node::{Clock, Cluster, Fatal, Node};
 
@@ -258,9 +259,10 @@ fn what_was_foreseen_is_done() {
         let (to, bytes) = world.flying.pop_front().expect("a request");
         let mut header = [0; 600];
         let Host { node, memory, .. } = &mut world.hosts[to];
-        let t = node.foresee(tsc(), &bytes, memory, &mut header).expect("a plain request");
+        let mut desk = Desk { header: &mut header, laid: None };
+        let t = node.foresee(tsc(), &bytes, memory, &mut desk).expect("a plain request");
         assert!(t.page.is_some() && node.fabric().has_foreseen());
-        assert_eq!(node.foresee(tsc(), &bytes, memory, &mut header), None, "one at a time");
+        assert_eq!(node.foresee(tsc(), &bytes, memory, &mut desk), None, "one at a time");
         match taken {
             true => node.foresaw(tsc(), true),
             false => node.unforesee(),

@@ -376,6 +376,10 @@ fn a_draft_is_the_frame_that_it_becomes() {
             assert_eq!(writer.finish(&header, &link()), PAGE_OFFSET);
             assert_eq!(draft.finish(&message, &mut drafted), PAGE_OFFSET);
             assert_eq!(usual, drafted);
+            let mut laid = *draft.frame();
+            laid[PAGE_OFFSET - wire::MESSAGE_BYTES..].fill(0x55);
+            assert_eq!(draft.complete(&message, &mut laid), PAGE_OFFSET);
+            assert_eq!(usual, laid);
         }
     }
 }

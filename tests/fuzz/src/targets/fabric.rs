@@ -3,7 +3,7 @@
 use super::wire::repair;
 use crate::input::Input;
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
-use fabric::{Channel, Config, Event, Fabric, Outgoing, Sink};
+use fabric::{Channel, Config, Desk, Event, Fabric, Outgoing, Sink};
 use std::collections::HashSet;
 use std::sync::OnceLock;
 use wire::{ETHERTYPE, VERSION};
@@ -112,7 +112,8 @@ impl Run {
         });
         let mut header = [0; 600];
         let left = answer.filter(|answer| {
-            self.fabric.foresee(self.now, answer, glance.as_ref(), &mut header).is_some()
+            let mut desk = Desk { header: &mut header, laid: None };
+            self.fabric.foresee(self.now, answer, glance.as_ref(), &mut desk).is_some()
         });
         let mut taken = Anything::default();
         let header = frame.len().checked_sub(PAGE_SIZE).map(|end| &frame[..end]);

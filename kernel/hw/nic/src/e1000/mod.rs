@@ -122,8 +122,34 @@ impl<R: Registers> Nic for E1000<R> {
         result
     }
 
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.receive.peek().map(f)
+    fn stage(&mut self, header: &[u8], page_len: u16, tail: &[u8]) -> bool {
+        let page = PageSlice { frame: Frame(0), offset: 0, len: page_len };
+        let page = Some(page).filter(|page| page.len > 0);
+        let len = crate::check_frame(self.mtu, header, page, tail).ok();
+        self.transmit.stage(header, page_len, tail, len)
+    }
+
+    #[inline(always)]
+    fn staged(&mut self) -> Option<&mut [u8]> {
+        self.transmit.staged()
+    }
+
+    #[inline(always)]
+    fn launch(&mut self, page: Option<PageSlice>) -> bool {
+        if let Some(page) = page {
+            page.check();
+        }
+        let launched = self.transmit.launch(&mut self.registers, page);
+        if let Some(len) = launched {
+            self.counters.count_transmit(len, Ok(()));
+        }
+        launched.is_some()
+    }
+
+    #[inline(always)]
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
+        let staged = self.transmit.staged();
+        self.receive.peek().map(|bytes| f(bytes, staged))
     }
 
     fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {

@@ -161,7 +161,7 @@ fn started() -> (E1000<Bus>, Bus) {
 fn received(nic: &mut E1000<Bus>) -> Option<Vec<u8>> {
     // Every second frame is looked at first.
     let looks = nic.counters.received.is_multiple_of(2);
-    let shown = if looks { nic.peek(<[u8]>::to_vec) } else { None };
+    let shown = if looks { nic.peek(|bytes, _| bytes.to_vec()) } else { None };
     let mut got = None;
     let any = nic.receive(|arrival| got = Some(crate::fake::bytes_of(arrival)));
     assert_eq!(any, got.is_some());
@@ -427,6 +427,62 @@ fn a_tail_follows_the_page() {
         assert_eq!((frame.len(), frame[13], frame[14], frame[15]), (14 + 4082 + 128, 7, 0, 1));
         assert!(frame[4096..].iter().all(|&b| b == 8));
     }
+}
+
+/// A frame that is staged, completed and launched is the one that is transmitted;
+/// whatever is sent or staged in between takes its place.
+#[test]
+fn a_staged_frame_is_sent_as_any_other() {
+    let (mut nic, bus) = started();
+    let page = fake_page(14, 4082, |i| (i % 251) as u8);
+    for n in 0..2000u32 {
+        let with_page = n % 3 == 0;
+        let (first, rest): (&[u8], &[u8]) =
+            if with_page { (&[5; 14], &[6; 128]) } else { (&[6; 128], &[]) };
+        let page = with_page.then_some(page);
+        assert!(nic.stage(first, page.map_or(0, |page| page.len), rest));
+        assert_eq!(bus.0.borrow().get(TDH), bus.0.borrow().get(TDT), "nothing leaves");
+        if n % 5 == 0 {
+            nic.transmit(&header(1), None, &[]).unwrap();
+            assert!(nic.staged().is_none() && !nic.launch(page), "another has left");
+            bus.0.borrow_mut().run_transmit();
+            assert_eq!(bus.0.borrow_mut().wire.pop(), Some(header(1)));
+            assert!(nic.stage(first, page.map_or(0, |page| page.len), rest));
+        }
+        nic.staged().expect("it was staged")[124..].copy_from_slice(&n.to_le_bytes());
+        if n % 7 == 0 {
+            let other = fake_page(0, 8, |_| 0);
+            assert!(!nic.launch(Some(other)), "it has another page or none");
+        }
+        assert!(nic.launch(page));
+        assert!(nic.staged().is_none() && !nic.launch(page), "once");
+        bus.0.borrow_mut().run_transmit();
+        let mut whole =
+            [first, &page.map_or(vec![], |_| (0..4082).map(|i| (i % 251) as u8).collect()), rest]
+                .concat();
+        let end = whole.len() - 4;
+        whole[end..].copy_from_slice(&n.to_le_bytes());
+        assert_eq!(bus.0.borrow_mut().wire.pop(), Some(whole), "frame {n}");
+        assert!(!nic.transmit_pending());
+    }
+    assert_eq!((nic.pages_sent(), nic.counters.sent), (667, 2400));
+    assert_eq!(nic.counters.sent_bytes, 667 * (14 + 4082) + 2000 * 128 + 400 * 64);
+}
+
+/// What cannot be sent is not staged, and nothing is left of what was.
+#[test]
+fn what_cannot_leave_is_not_staged() {
+    let (mut nic, bus) = started();
+    assert!(nic.stage(&header(1), 0, &[]));
+    nic.mtu = 1500;
+    assert!(!nic.stage(&header(1), 4082, &[]), "longer than the link");
+    assert!(nic.staged().is_none());
+    bus.0.borrow_mut().hold_reports = true;
+    for _ in 0..FRAMES {
+        nic.transmit(&header(1), None, &[]).unwrap();
+    }
+    assert!(!nic.stage(&header(1), 0, &[]), "no room");
+    assert!(nic.staged().is_none());
 }
 
 #[test]

@@ -10,6 +10,9 @@
 //! with a page, since somebody waits for that page, and for every
 //! [`REPORT_EVERY`]th frame so that slots come back. Frames are done in order,
 //! so one report covers all frames before it (317453, 3.3.3.2).
+//!
+//! A frame can be staged: descriptors and copies lie behind the tail, where the
+//! device does not look, until it is launched or another frame takes their place.
 
 use super::registers::{
     DESCRIPTOR_LEN, TDBAH, TDBAL, TDH, TDLEN, TDT, TX_CMD_EOP, TX_CMD_IFCS, TX_CMD_RS, TX_DD,
@@ -38,6 +41,18 @@ struct Sent {
     page: bool,
 }
 
+/// A frame that is written but not started.
+struct Staged {
+    frame: Sent,
+    /// Bytes of the page that goes with it.
+    page_len: u16,
+    /// What was copied last: its offset and length in the header slots.
+    at: usize,
+    open: usize,
+    /// Bytes in the frame.
+    len: usize,
+}
+
 /// The ring, its header slots and what is in flight.
 pub(super) struct TransmitRing {
     descriptors: DmaRegion,
@@ -53,6 +68,7 @@ pub(super) struct TransmitRing {
     pages_done: u64,
     /// One past the newest frame with a page.
     page_mark: u64,
+    staged: Option<Staged>,
 }
 
 impl TransmitRing {
@@ -69,6 +85,7 @@ impl TransmitRing {
             done: 0,
             pages_done: 0,
             page_mark: 0,
+            staged: None,
         })
     }
 
@@ -132,10 +149,14 @@ impl TransmitRing {
         self.pages_done
     }
 
-    fn put(&mut self, address: u64, len: usize, command: u64) {
+    /// Writes the descriptor `n` places behind the tail.
+    fn put(&mut self, n: usize, address: u64, len: usize, command: u64) {
         let descriptor = [address, len as u64 | TX_CMD_IFCS | command];
-        self.descriptors.write(self.tail * DESCRIPTOR_LEN, descriptor);
-        self.tail = (self.tail + 1) % RING;
+        self.descriptors.write(self.behind_tail(n) * DESCRIPTOR_LEN, descriptor);
+    }
+
+    fn behind_tail(&self, n: usize) -> usize {
+        (self.tail + n) % RING
     }
 
     /// Where the tail lies in a slot: behind the header, where whole words begin if
@@ -143,6 +164,51 @@ impl TransmitRing {
     fn tail_at(header: usize, tail: usize) -> usize {
         let aligned = header.next_multiple_of(size_of::<u64>());
         if aligned + tail <= HEADER_MAX { aligned } else { header }
+    }
+
+    /// Writes one frame behind the tail; `page` is the address and the length of
+    /// what is sent of a page. There is room.
+    #[inline(always)]
+    fn write(&mut self, header: &[u8], page: Option<(u64, usize)>, tail: &[u8]) -> Sent {
+        let slot = Self::slot(self.handed) * HEADER_MAX;
+        let reports = page.is_some() || (self.handed + 1).is_multiple_of(REPORT_EVERY);
+        let last = TX_CMD_EOP | if reports { TX_CMD_RS } else { 0 };
+        self.headers.copy_in(slot, header);
+        let address = self.headers.bus(slot);
+        let end = match page {
+            None => {
+                self.put(0, address, header.len(), last);
+                0
+            }
+            Some((page, len)) => {
+                self.put(0, address, header.len(), 0);
+                if tail.is_empty() {
+                    self.put(1, page, len, last);
+                    1
+                } else {
+                    self.put(1, page, len, 0);
+                    let at = Self::tail_at(header.len(), tail.len());
+                    self.headers.copy_in(slot + at, tail);
+                    self.put(2, address + at as u64, tail.len(), last);
+                    2
+                }
+            }
+        };
+        Sent { end: self.behind_tail(end), reports, page: page.is_some() }
+    }
+
+    /// Starts the frame that was written behind the tail.
+    #[inline(always)]
+    fn start(&mut self, registers: &mut impl Registers, frame: Sent) {
+        self.sent[Self::slot(self.handed)] = frame;
+        self.staged = None;
+        self.tail = (frame.end + 1) % RING;
+        self.handed += 1;
+        if frame.page {
+            self.page_mark = self.handed;
+        }
+        fence(Ordering::Release);
+        registers.write32(TDT, self.tail as u32);
     }
 
     /// Queues one frame and starts it. Lengths were checked by the caller.
@@ -157,35 +223,58 @@ impl TransmitRing {
         if self.room_at_least() == 0 {
             return Err(TransmitError::Full);
         }
-        let slot = Self::slot(self.handed);
-        let reports = page.is_some() || (self.handed + 1).is_multiple_of(REPORT_EVERY);
-        let end_command = TX_CMD_EOP | if reports { TX_CMD_RS } else { 0 };
-        self.headers.copy_in(slot * HEADER_MAX, header);
-        let address = self.headers.bus(slot * HEADER_MAX);
-        match page {
-            None => self.put(address, header.len(), end_command),
-            Some(page) => {
-                let (page_end, tail_end) = match tail.is_empty() {
-                    true => (end_command, None),
-                    false => (0, Some(end_command)),
-                };
-                self.put(address, header.len(), 0);
-                self.put(page.address(), usize::from(page.len), page_end);
-                if let Some(command) = tail_end {
-                    let at = Self::tail_at(header.len(), tail.len());
-                    self.headers.copy_in(slot * HEADER_MAX + at, tail);
-                    self.put(address + at as u64, tail.len(), command);
-                }
-            }
-        }
-        let end = (self.tail + RING - 1) % RING;
-        self.sent[slot] = Sent { end, reports, page: page.is_some() };
-        self.handed += 1;
-        if page.is_some() {
-            self.page_mark = self.handed;
-        }
-        fence(Ordering::Release);
-        registers.write32(TDT, self.tail as u32);
+        let page = page.map(|page| (page.address(), usize::from(page.len)));
+        let frame = self.write(header, page, tail);
+        self.start(registers, frame);
         Ok(())
+    }
+
+    /// Writes one frame of `len` bytes behind the tail, with so many bytes of a page
+    /// that is not known yet. Lengths were checked by the caller: `None` is one that
+    /// cannot be sent.
+    pub(super) fn stage(
+        &mut self,
+        header: &[u8],
+        page_len: u16,
+        tail: &[u8],
+        len: Option<usize>,
+    ) -> bool {
+        self.staged = None;
+        let Some(len) = len.filter(|_| self.room_at_least() > 0) else { return false };
+        let page = (page_len > 0).then_some((0, usize::from(page_len)));
+        let frame = self.write(header, page, tail);
+        let slot = Self::slot(self.handed) * HEADER_MAX;
+        let (at, open) = match tail.len() {
+            0 => (slot, header.len()),
+            tail => (slot + Self::tail_at(header.len(), tail), tail),
+        };
+        self.staged = Some(Staged { frame, page_len, at, open, len });
+        true
+    }
+
+    /// What of the staged frame was copied last, to be changed.
+    #[inline(always)]
+    pub(super) fn staged(&mut self) -> Option<&mut [u8]> {
+        let Staged { at, open, .. } = *self.staged.as_ref()?;
+        Some(self.headers.bytes_mut(at, open))
+    }
+
+    /// Starts the staged frame, if there is one, with that of a page; its length.
+    #[inline(always)]
+    pub(super) fn launch(
+        &mut self,
+        registers: &mut impl Registers,
+        page: Option<PageSlice>,
+    ) -> Option<usize> {
+        let Staged { frame, page_len, len, .. } = *self.staged.as_ref()?;
+        if page.map_or(0, |page| page.len) != page_len {
+            return None;
+        }
+        if let Some(page) = page {
+            let place = self.behind_tail(1) * DESCRIPTOR_LEN;
+            self.descriptors.write(place, page.address());
+        }
+        self.start(registers, frame);
+        Some(len)
     }
 }

@@ -225,7 +225,7 @@ impl Nic for SharedMemory {
         result
     }
 
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
         if self.peeked.is_none() {
             let from = self.waiting()?;
             let (at, len) = self.readers[from].frame(&self.region);
@@ -234,7 +234,7 @@ impl Nic for SharedMemory {
             self.advance(from);
             self.peeked = Some(len);
         }
-        self.peeked.map(|len| f(&self.buffer[..len]))
+        self.peeked.map(|len| f(&self.buffer[..len], None))
     }
 
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {

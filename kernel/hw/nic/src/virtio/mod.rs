@@ -316,12 +316,12 @@ impl<R: Registers> Nic for VirtioNet<R> {
         result
     }
 
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
         if self.peeked.is_none() {
             self.peeked = self.take();
         }
         let (chain, len) = self.peeked?;
-        Some(f(self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len)))
+        Some(f(self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len), None))
     }
 
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {

@@ -4,7 +4,7 @@
 
 use addr::{Access, Frame, Gfn, GuestPhys, NodeId};
 use coherence::Progress;
-use fabric::{Config, Event};
+use fabric::{Config, Desk, Event};
 use machine::{CpuPlace, GuestMemory, Machine};
 use node::view::View;
 use node::{Clock, Cluster, Guest, Node, Step};
@@ -190,7 +190,8 @@ impl World {
             }
             let Host { node, memory, .. } = &mut self.hosts[to];
             let mut header = [0; 600];
-            if let Some(t) = node.foresee(tsc(), &bytes, memory, &mut header) {
+            let mut desk = Desk { header: &mut header, laid: None };
+            if let Some(t) = node.foresee(tsc(), &bytes, memory, &mut desk) {
                 node.foresaw(tsc(), t.page.is_some());
                 self.foreseen += 1;
                 self.fly(to, &header, t);
@@ -229,7 +230,8 @@ impl World {
         let Host { node, memory, .. } = &mut self.hosts[0];
         let step = node.run_guest(guest, &mut self.vcpu, memory, tsc);
         let mut header = [0; 600];
-        let foreseen = node.foresee_guest(tsc(), guest, &mut header);
+        let mut desk = Desk { header: &mut header, laid: None };
+        let foreseen = node.foresee_guest(tsc(), guest, &mut desk);
         if let Some(t) = foreseen {
             node.sent(tsc(), false, Some(guest));
             self.foreseen += 1;
