@@ -4,7 +4,7 @@ use addr::{Frame, PAGE_SIZE};
 use alloc::vec::Vec;
 use fabric::{Desk, Event, Transmit};
 use nic::folded::{self, Unfolded, Unfolder};
-use nic::{AnyNic, HEADER_MAX, LandingPage, Nic, PageSlice, Probed, TransmitError};
+use nic::{AnyNic, HEADER_MAX, LandingPage, Nic, PageSlice, Peek, Probed, TransmitError};
 use node::histogram::Recent;
 use node::report::Traffic;
 use node::{Guest, Node, Settings};
@@ -61,17 +61,33 @@ pub(crate) enum Taken {
 }
 
 /// Hands a frame to the NIC.
+#[inline(always)]
 fn hand(
     nic: &mut AnyNic,
     memory: &PhysMemory,
     header: &mut [u8],
     frame: &Transmit,
 ) -> Result<(), TransmitError> {
-    let page = frame.page.map(|p| PageSlice { frame: p.frame, offset: p.offset, len: p.len });
-    if frame.is_laid {
-        let sent = folded::launch(nic, memory, page);
-        return if sent { Ok(()) } else { Err(TransmitError::Full) };
+    if !frame.is_laid {
+        return write(nic, memory, header, frame);
     }
+    let sent = folded::launch(nic, memory, frame.page.map(slice));
+    if sent { Ok(()) } else { Err(TransmitError::Full) }
+}
+
+fn slice(part: fabric::PageSlice) -> PageSlice {
+    PageSlice { frame: part.frame, offset: part.offset, len: part.len }
+}
+
+/// Hands a frame to the NIC that lies in `header`.
+#[inline(never)]
+fn write(
+    nic: &mut AnyNic,
+    memory: &PhysMemory,
+    header: &mut [u8],
+    frame: &Transmit,
+) -> Result<(), TransmitError> {
+    let page = frame.page.map(slice);
     folded::transmit(nic, memory, &mut header[..frame.header_len], page)
 }
 
@@ -206,10 +222,9 @@ impl Link {
     fn answer(&mut self, tsc: u64) {
         let Some(probed) = &mut self.nic else { return };
         let (node, memory, header) = (&mut self.node, &self.memory, &mut self.header);
-        let look = |bytes: &[u8], laid: Option<&mut [u8]>| {
-            node.foresee(tsc, bytes, memory, &mut Desk { header, laid })
-        };
-        let Some(frame) = probed.nic.peek(look).flatten() else { return };
+        let Some(Peek { frame, staged: laid }) = probed.nic.peek() else { return };
+        let desk = &mut Desk { header, laid };
+        let Some(frame) = node.foresee(tsc, frame, memory, desk) else { return };
         match hand(&mut probed.nic, memory, header, &frame) {
             Ok(()) => self.node.foresaw(clock::now_tsc(), frame.page.is_some()),
             Err(_) => self.node.unforesee(),

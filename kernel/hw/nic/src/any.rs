@@ -3,7 +3,7 @@
 use crate::e1000::E1000;
 use crate::shm::SharedMemory;
 use crate::virtio::VirtioNet;
-use crate::{Arrival, LandingPage, Mmio, Nic, NicCounters, PageSlice, TransmitError};
+use crate::{Arrival, LandingPage, Mmio, Nic, NicCounters, PageSlice, Peek, TransmitError};
 use addr::Frame;
 
 /// Any NIC this crate drives. One branch a call, so the hot path stays
@@ -57,8 +57,9 @@ impl Nic for AnyNic {
     fn launch(&mut self, page: Option<PageSlice>) -> bool {
         each!(self, nic => nic.launch(page))
     }
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
-        each!(self, nic => nic.peek(f))
+    #[inline(always)]
+    fn peek(&mut self) -> Option<Peek<'_>> {
+        each!(self, nic => nic.peek())
     }
     fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {
         each!(self, nic => nic.peek_long(f))

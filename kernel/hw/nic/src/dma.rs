@@ -79,7 +79,7 @@ impl DmaRegion {
         unsafe { self.base.add(offset) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn word<T: sealed::Word>(&self, offset: usize) -> VolatilePtr<'_, T> {
         let place = self.place(offset, size_of::<T>()).cast::<T>();
         assert!(place.is_aligned(), "unaligned DMA access");

@@ -57,7 +57,8 @@ fn first_of(header: &[u8]) -> [u8; LEAD] {
 #[inline(always)]
 fn fold(memory: &impl HostMemory, page: PageSlice, header: &mut [u8]) -> PageSlice {
     let lead: &mut [u8; LEAD] = header.first_chunk_mut().expect("an Ethernet header");
-    memory.read(page.frame, 0, lead);
+    let words = [0, 1].map(|n| memory.read_entry(page.frame, n).to_le_bytes());
+    *lead = *words.as_flattened().first_chunk().expect("two words are longer");
     PageSlice { offset: LEAD as u16, len: page.len - LEAD as u16, ..page }
 }
 

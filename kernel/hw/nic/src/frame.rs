@@ -45,6 +45,15 @@ pub enum Arrival<'a> {
     Long(&'a mut LandingPage, &'a mut [u8]),
 }
 
+/// A frame that has come and was not taken, and what an answer may be written to.
+#[derive(Debug)]
+pub struct Peek<'a> {
+    /// All of it.
+    pub frame: &'a [u8],
+    /// As [`crate::Nic::staged`].
+    pub staged: Option<&'a mut [u8]>,
+}
+
 /// Why a frame was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TransmitError {
@@ -76,6 +85,7 @@ pub struct NicCounters {
 }
 
 impl NicCounters {
+    #[inline(always)]
     pub(crate) fn count_transmit(&mut self, len: usize, result: Result<(), TransmitError>) {
         if result.is_ok() {
             self.sent += 1;

@@ -35,7 +35,7 @@ pub mod virtio;
 pub use any::AnyNic;
 pub use choice::Kind;
 pub use dma::{DmaRegion, Environment, LandingPage};
-pub use frame::{Arrival, NicCounters, PageSlice, TransmitError};
+pub use frame::{Arrival, NicCounters, PageSlice, Peek, TransmitError};
 pub use probe::{Interrupt, Options, ProbeError, Probed, Seen, probe};
 pub use registers::{Mmio, Registers};
 
@@ -140,10 +140,9 @@ pub trait Nic {
         false
     }
 
-    /// Shows the next received frame to `f` without taking it, if there is one and
-    /// it lies in one piece, and with it what [`Nic::staged`] gives: [`Nic::receive`]
-    /// hands on the same frame.
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T>;
+    /// The next received frame, if there is one and it lies in one piece, which is
+    /// not taken: [`Nic::receive`] hands on the same one.
+    fn peek(&mut self) -> Option<Peek<'_>>;
 
     /// Shows the next received frame to `f` without taking it, if there is one whose
     /// first 4096 bytes fill a page frame: that, which stays where it is, and the

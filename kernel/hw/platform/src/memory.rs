@@ -210,14 +210,14 @@ impl PhysMemory {
     }
 
     /// Whether the frame is RAM.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn is_ram(&self, frame: Frame) -> bool {
         frame.0.wrapping_sub(self.first) < self.frames || self.ram.contains(frame)
     }
 
     /// The address of a frame's first byte, checked to be RAM.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn pointer(&self, frame: Frame) -> *mut u8 {
         assert!(self.is_ram(frame), "frame {frame:#x} is not RAM");
@@ -232,7 +232,7 @@ impl PhysMemory {
     }
 
     /// The checked address of a table's entry.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, table: Frame, index: usize) -> *mut u64 {
         assert!(index < PAGE_SIZE / 8, "entry {index} of a table");
         self.pointer(table).cast::<u64>().wrapping_add(index)
@@ -290,7 +290,7 @@ unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
 }
 
 impl HostMemory for PhysMemory {
-    #[inline]
+    #[inline(always)]
     fn read_entry(&self, table: Frame, index: usize) -> u64 {
         let entry = self.entry(table, index);
         // SAFETY: eight aligned bytes of RAM, owned by the caller (`new`);

@@ -58,26 +58,29 @@ impl End {
 
 impl Message {
     /// As it stands on the wire.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn to_bytes(&self) -> [u8; MESSAGE_LEN] {
         let mut b = [0; MESSAGE_LEN];
-        b[0] = self.kind as u8;
-        b[1] = u8::from(self.exclusive)
+        let flags = u8::from(self.exclusive)
             | u8::from(self.zero) << 1
             | u8::from(self.has_copy) << 2
             | u8::from(self.prefetch) << 3
             | u8::from(self.alone) << 4;
-        b[2..4].copy_from_slice(&self.party.0.to_le_bytes());
-        b[4..6].copy_from_slice(&self.count.to_le_bytes());
-        b[6..8].copy_from_slice(&self.lead.to_le_bytes());
+        // As one word, which stays in a register.
+        let first = u64::from(self.kind as u8)
+            | u64::from(flags) << 8
+            | u64::from(self.party.0) << 16
+            | u64::from(self.count) << 32
+            | u64::from(self.lead) << 48;
+        b[..8].copy_from_slice(&first.to_le_bytes());
         b[8..16].copy_from_slice(&self.gfn.0.to_le_bytes());
         b[16..20].copy_from_slice(&self.txn.to_le_bytes());
         b
     }
 
     /// As it stands on the wire, with the end of another transaction in it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn to_bytes_with(&self, end: Option<End>) -> [u8; MESSAGE_LEN] {
         let mut b = self.to_bytes();

@@ -152,6 +152,8 @@ impl Sharers {
 /// Bit of an entry whose sharers are a vector.
 const VECTOR: u64 = 1 << 3;
 const SHARERS_SHIFT: u32 = 16;
+/// Bit of an entry on which a transaction is open.
+const BUSY: u64 = 1 << 2;
 
 /// Who has a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -177,7 +179,7 @@ impl DirectoryEntry {
     const DORMANT: DirectoryEntry = DirectoryEntry { holding: Holding::Dormant, busy: false };
 
     fn encode(self) -> u64 {
-        let busy = u64::from(self.busy) << 2;
+        let busy = if self.busy { BUSY } else { 0 };
         busy | match self.holding {
             Holding::Dormant => 0,
             Holding::Exclusive(owner) => 1 | u64::from(owner.0) << 4,
@@ -186,13 +188,23 @@ impl DirectoryEntry {
     }
 
     fn decode(bits: u64) -> DirectoryEntry {
-        let owner = NodeId((bits >> 4) as u16 & 0xfff);
+        let owner = Self::owner(bits);
         let holding = match bits & 3 {
             0 => Holding::Dormant,
             1 => Holding::Exclusive(owner),
             _ => Holding::Shared(owner, Sharers::decode(bits, owner)),
         };
-        DirectoryEntry { holding, busy: bits & 4 != 0 }
+        DirectoryEntry { holding, busy: bits & BUSY != 0 }
+    }
+
+    fn owner(bits: u64) -> NodeId {
+        NodeId((bits >> 4) as u16 & 0xfff)
+    }
+
+    #[inline(always)]
+    fn quiet_owner(bits: u64) -> Option<(NodeId, bool)> {
+        let quiet = bits & BUSY == 0 && bits & 3 != 0;
+        quiet.then(|| (Self::owner(bits), bits & 3 != 1))
     }
 }
 
@@ -238,6 +250,19 @@ impl Directory {
                 DirectoryEntry { holding: Holding::Exclusive(owner), busy: false }
             }
             Chunk::Table(table) => DirectoryEntry::decode(memory.read_entry(table, entry)),
+        }
+    }
+
+    /// Who has the page at `index`, and whether as a master that others may have
+    /// replicas of, where somebody has it and no transaction is open.
+    #[inline(always)]
+    #[must_use]
+    pub fn quiet_owner(&self, memory: &impl HostMemory, index: u64) -> Option<(NodeId, bool)> {
+        let (chunk, entry) = place(index);
+        match self.chunks[chunk] {
+            Chunk::Dormant => None,
+            Chunk::Exclusive(owner) => Some((owner, false)),
+            Chunk::Table(table) => DirectoryEntry::quiet_owner(memory.read_entry(table, entry)),
         }
     }
 

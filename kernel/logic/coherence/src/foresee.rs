@@ -20,9 +20,59 @@ pub type Foreseen = (NodeId, Message, Option<Frame>);
 impl Coherence {
     /// What [`Coherence::handle`] will send first to another node when it takes
     /// this message. `None` where it sends nothing, or where that is not plain.
-    #[inline(always)]
     #[must_use]
     pub fn foresee_answer(
+        &self,
+        memory: &impl HostMemory,
+        from: NodeId,
+        message: &Message,
+    ) -> Option<Foreseen> {
+        match self.foresee_page(memory, from, message) {
+            Some((data, page)) => Some((data.party, data, Some(page))),
+            None => self.foresee_other(memory, from, message),
+        }
+    }
+
+    /// Of that, the page alone with the message that goes to its party, where the
+    /// page lies here: somebody waits for it longest.
+    #[inline(always)]
+    #[must_use]
+    pub fn foresee_page(
+        &self,
+        memory: &impl HostMemory,
+        from: NodeId,
+        message: &Message,
+    ) -> Option<(Message, Frame)> {
+        let (home, index) = self.layout.home(message.gfn)?;
+        let exclusive = matches!(message.kind, Kind::GetExclusive | Kind::ForwardExclusive);
+        let (txn, count) = match message.kind {
+            Kind::GetShared | Kind::GetExclusive
+                if message.count <= 1 && message.party == from && home == self.me =>
+            {
+                let (owner, is_shared) = self.directory.quiet_owner(memory, index)?;
+                let is_full = self.busy.len() >= self.busy_max;
+                if owner != self.me || (exclusive && is_shared) || is_full {
+                    return None;
+                }
+                (self.next_txn, 0)
+            }
+            Kind::ForwardShared | Kind::ForwardExclusive if home == from => {
+                (message.txn, message.count)
+            }
+            _ => return None,
+        };
+        let is_other = message.party.index() < self.layout.nodes() && message.party != self.me;
+        if !is_other || self.held.contains(&message.gfn) {
+            return None;
+        }
+        let page = self.table.master(memory, message.gfn)?;
+        let forward = Message { txn, count, ..*message };
+        Some((answer(&forward, false, Kind::Data, exclusive), page))
+    }
+
+    /// What [`Coherence::foresee_page`] does not tell of that.
+    #[must_use]
+    pub fn foresee_other(
         &self,
         memory: &impl HostMemory,
         from: NodeId,
@@ -87,7 +137,6 @@ impl Coherence {
     }
 
     /// The home's part: nobody else's transaction on the page is open.
-    #[inline(always)]
     fn foresee_get(
         &self,
         memory: &impl HostMemory,
@@ -142,7 +191,6 @@ impl Coherence {
     }
 
     /// The owner's part: the page is here and its vCPU does not need it.
-    #[inline(always)]
     fn foresee_forward(&self, memory: &impl HostMemory, message: &Message) -> Option<Foreseen> {
         debug_assert_eq!(message.kind.role(), Role::Owner);
         if self.held.contains(&message.gfn) {
@@ -150,7 +198,7 @@ impl Coherence {
         }
         let entry = self.table.get(memory, message.gfn);
         let exclusive = message.kind == Kind::ForwardExclusive;
-        let data = answer(message, &entry, Kind::Data, exclusive);
+        let data = answer(message, entry.frame.is_none(), Kind::Data, exclusive);
         entry.state.is_master().then_some((message.party, data, entry.frame))
     }
 

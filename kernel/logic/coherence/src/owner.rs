@@ -146,12 +146,13 @@ impl Coherence {
         if kind == Kind::Data {
             self.counters.pages_out += 1;
         }
-        self.send(env, asked.party, answer(&asked, &entry, kind, exclusive), entry.frame);
+        let data = answer(&asked, entry.frame.is_none(), kind, exclusive);
+        self.send(env, asked.party, data, entry.frame);
     }
 }
 
-/// The message that a page travels with.
-#[inline]
-pub(crate) fn answer(asked: &Message, entry: &Entry, kind: Kind, exclusive: bool) -> Message {
-    Message { kind, exclusive, zero: entry.frame.is_none(), lead: 0, ..*asked }
+/// The message that a page travels with, or that says that it is all zeroes.
+#[inline(always)]
+pub(crate) fn answer(asked: &Message, zero: bool, kind: Kind, exclusive: bool) -> Message {
+    Message { kind, exclusive, zero, lead: 0, ..*asked }
 }

@@ -8,7 +8,7 @@
 use crate::Status;
 use crate::fabric::{Fabric, Stopping};
 use crate::peer::{Links, Peer};
-use wire::{Channel, Draft, Header, Kind, Link, Message, PAGE_OFFSET};
+use wire::{Draft, Header, Kind, Link, Message, PAGE_OFFSET};
 
 /// What frames of one message may have in common, in one word: the peer in bits 0 to
 /// 15, bytes of page in 16 to 31, and from 32 on, a byte for each channel, messages
@@ -18,9 +18,8 @@ pub(crate) struct Like(u64);
 
 impl Like {
     #[inline(always)]
-    pub(crate) fn new(node: u16, payload: u16, [a, b, c]: [u8; Channel::COUNT]) -> Like {
-        let fresh = u64::from(u32::from_le_bytes([a, b, c, 0]));
-        Like(u64::from(node) | u64::from(payload) << 16 | fresh << 32)
+    pub(crate) fn new(node: u16, payload: u16, fresh: u32) -> Like {
+        Like(u64::from(node) | u64::from(payload) << 16 | u64::from(fresh) << 32)
     }
 
     fn node(self) -> usize {

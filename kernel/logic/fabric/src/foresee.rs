@@ -19,17 +19,37 @@ use wire::{BODY_BYTES, Channel, Data, DataWriter, Header, HeaderKey, Kind, Messa
 /// taken yet.
 #[derive(Debug)]
 pub struct Glance<'a> {
-    from: u16,
+    seen: Seen,
     messages: Messages<'a>,
-    /// How many there are, by channel.
-    fresh: [u8; Channel::COUNT],
+}
+
+/// Who sent a frame that was glanced at, and what an answer acknowledges of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    from: u16,
+    /// How many messages it has, by channel, a byte each.
+    fresh: u32,
+}
+
+impl Seen {
+    /// Who sent it.
+    #[inline]
+    #[must_use]
+    pub fn from(&self) -> NodeId {
+        NodeId(self.from)
+    }
+}
+
+/// One message of a channel, as [`Seen`] counts them.
+const fn one_of(channel: Channel) -> u32 {
+    1 << (8 * channel.index())
 }
 
 impl<'a> Glance<'a> {
     /// Who sent it.
     #[must_use]
-    pub fn from(&self) -> NodeId {
-        NodeId(self.from)
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// What its messages say.
@@ -46,8 +66,10 @@ pub(crate) struct Foreseen {
     message: Outgoing,
     /// The number it will have.
     sequence: u32,
-    /// What was in its frame, as [`Sending`] has it, but for acknowledgements that
-    /// have been looked at since.
+    /// Its frame had other messages as well.
+    has_company: bool,
+    /// These, as [`Sending`] has them, but for acknowledgements that have been
+    /// looked at since.
     numbers: [u64; Channel::COUNT],
     /// The numbers that the lowest bits stand for.
     bases: [u32; Channel::COUNT],
@@ -65,6 +87,7 @@ impl Foreseen {
             patient: false,
         },
         sequence: 0,
+        has_company: false,
         numbers: [0; Channel::COUNT],
         bases: [0; Channel::COUNT],
         at_ns: 0,
@@ -107,17 +130,33 @@ impl Fabric {
         let messages = Data::parse(frame, 0, None).ok()?.messages();
         let links = self.links.as_ref()?;
         let peer = &links.peers[usize::from(from)];
-        let mut fresh = [0; Channel::COUNT];
-        for message in messages {
-            let n = message.channel.index();
-            let earlier: &mut u8 = &mut fresh[n];
-            let first = message.sequence.wrapping_sub(u32::from(*earlier));
-            if !peer.receivers[n].awaits(first) || *earlier >= links.window {
+        let mut fresh = 0;
+        for Message { channel, sequence, .. } in messages {
+            let earlier = fresh >> (8 * channel.index()) & 0xFF;
+            let first = sequence.wrapping_sub(earlier);
+            if !peer.receivers[channel.index()].awaits(first) || earlier >= links.window.into() {
                 return None;
             }
-            *earlier += 1;
+            fresh += one_of(channel);
         }
-        peer.alive.then_some(Glance { from, messages, fresh })
+        peer.alive.then_some(Glance { seen: Seen { from, fresh }, messages })
+    }
+
+    /// The same of a frame with one message, and what that says: somebody waits for
+    /// the answer. `None` of any other.
+    #[inline(always)]
+    #[must_use]
+    pub fn glance_one<'a>(&self, frame: &'a [u8]) -> Option<(Seen, &'a [u8; BODY_BYTES])> {
+        let (from, payload) = self.source_of(frame)?;
+        if payload != 0 || self.stopping != Stopping::No {
+            return None;
+        }
+        let message = Message::only(frame)?;
+        let links = self.links.as_ref()?;
+        let peer = links.peers.get(usize::from(from)).filter(|peer| peer.alive)?;
+        let is_next = peer.receivers[message.channel.index()].awaits(message.sequence);
+        let seen = Seen { from, fresh: one_of(message.channel) };
+        (is_next && links.window > 0).then_some((seen, message.body))
     }
 
     /// Looks at a received frame whose whole page lies apart, without taking it.
@@ -146,7 +185,7 @@ impl Fabric {
         &mut self,
         now_ns: u64,
         message: &Outgoing,
-        glance: Option<&Glance<'_>>,
+        seen: Option<Seen>,
         desk: &mut Desk<'_>,
     ) -> Option<Transmit> {
         self.note_time(now_ns);
@@ -161,26 +200,26 @@ impl Fabric {
         }
         let peer = links.peers.get(message.to.index()).filter(|p| p.alive)?;
         let Outgoing { to, channel, ref body, page, .. } = *message;
-        let (sequence, bit) = peer.senders[channel.index()].next_number(page)?;
+        let sequence = peer.senders[channel.index()].next_number(page)?;
         let page = page.map(|frame| {
             let (offset, len) = links.plan.slice(0);
             PageSlice { frame, offset, len }
         });
-        let fresh = glance.filter(|g| g.from() == to).map_or([0; Channel::COUNT], |g| g.fresh);
+        let fresh = seen.filter(|seen| seen.from() == to).map_or(0, |seen| seen.fresh);
         let like = Like::new(to.0, page.map_or(0, |p| p.len), fresh);
         let parts = u8::from(page.is_some());
         let last = Message { channel, sequence, part: 0, parts, body };
         // A page has a frame for itself.
         let is_alone = page.is_some() || !peer.has_due();
         let completed = if is_alone { self.complete(like, &last, desk) } else { None };
-        let mut numbers = [0; Channel::COUNT];
         let (header_len, is_laid) = match completed {
             Some(completed) => completed,
             None => {
                 let room = desk.header.len().min(links.frame_bytes);
                 let mut writer = DataWriter::new(&mut desk.header[..room]);
                 if !is_alone {
-                    (numbers, _) = peer.write_short(&mut writer);
+                    (self.foreseen.numbers, _) = peer.write_short(&mut writer);
+                    self.foreseen.bases = array::from_fn(|n| peer.senders[n].base());
                 }
                 if !writer.room() {
                     return None;
@@ -189,13 +228,11 @@ impl Fabric {
                 (writer.finish(&like.header(self, links, peer), &like.link(links, peer)), false)
             }
         };
-        numbers[channel.index()] |= bit;
         let foreseen = &mut self.foreseen;
         foreseen.is_there = true;
         foreseen.message = *message;
         foreseen.sequence = sequence;
-        foreseen.numbers = numbers;
-        foreseen.bases = array::from_fn(|n| peer.senders[n].base());
+        foreseen.has_company = !is_alone;
         foreseen.at_ns = self.io.now_ns;
         self.like = Some(like);
         Some(Transmit { header_len, page, is_laid })
@@ -217,14 +254,18 @@ impl Fabric {
     pub(crate) fn recognise(&mut self, message: &Outgoing) -> Option<Sending> {
         let senders = &self.links.as_ref()?.peers.get(message.to.index())?.senders;
         let sender = &senders[message.channel.index()];
-        let next = sender.next_number(message.page).map(|(sequence, _)| sequence);
-        let Foreseen { is_there, message: ref foreseen, sequence, numbers, bases, at_ns } =
-            self.foreseen;
+        let Foreseen { is_there, message: ref foreseen, sequence, at_ns, .. } = self.foreseen;
+        let next = sender.next_number(message.page);
         if !is_there || foreseen != message || next != Some(sequence) {
             return None;
         }
-        let acknowledged = |n: usize| senders[n].base().wrapping_sub(bases[n]);
-        let numbers = array::from_fn(|n| numbers[n].checked_shr(acknowledged(n)).unwrap_or(0));
+        let mut numbers = [0; Channel::COUNT];
+        if self.foreseen.has_company {
+            let Foreseen { numbers: company, bases, .. } = &self.foreseen;
+            let acknowledged = |n: usize| senders[n].base().wrapping_sub(bases[n]);
+            numbers = array::from_fn(|n| company[n].checked_shr(acknowledged(n)).unwrap_or(0));
+        }
+        numbers[message.channel.index()] |= sender.next_bit();
         self.foreseen = Foreseen::NONE;
         self.io.counters.frames_out[Kind::Data.index()] += 1;
         Some(Sending { node: message.to.0, numbers, at_ns })

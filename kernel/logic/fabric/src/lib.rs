@@ -72,7 +72,7 @@ pub use ahead::Desk;
 pub use config::Config;
 pub use counters::{Counters, Drop};
 pub use fabric::Fabric;
-pub use foresee::Glance;
+pub use foresee::{Glance, Seen};
 pub use types::{
     Event, Member, Membership, Outgoing, PageSlice, RefuseReason, SendError, Sink, Status,
     StopReason, Transmit,

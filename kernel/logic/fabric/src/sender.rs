@@ -175,14 +175,18 @@ impl Sender {
         true
     }
 
-    /// The number of the next message, and its bit as [`Due::bit`] has it, if that
-    /// will travel in one frame and need not wait.
-    #[inline]
-    pub(crate) fn next_number(&self, page: Option<Frame>) -> Option<(u32, u64)> {
+    /// The number of the next message, if that will travel in one frame and need not
+    /// wait.
+    #[inline(always)]
+    pub(crate) fn next_number(&self, page: Option<Frame>) -> Option<u32> {
         let whole = page.is_none() || self.parts == 1;
         let ready = whole && !self.units.is_empty() && self.waiting.front().is_none();
-        let bit = || 1 << self.next.wrapping_sub(self.base);
-        (ready && self.fits(page)).then(|| (self.next, bit()))
+        (ready && self.fits(page)).then_some(self.next)
+    }
+
+    /// The bit of that number, as [`Due::bit`] has it.
+    pub(crate) fn next_bit(&self) -> u64 {
+        1 << self.next.wrapping_sub(self.base)
     }
 
     /// The lowest number that is not acknowledged.
@@ -218,7 +222,7 @@ impl Sender {
         self.base != self.sent
     }
 
-    #[inline]
+    #[inline(always)]
     fn fits(&self, page: Option<Frame>) -> bool {
         let parts = if page.is_some() { self.parts } else { 1 };
         let granted = self.limit.wrapping_sub(self.next) as i32;

@@ -48,7 +48,7 @@ impl Fabric {
     /// firmware call took long): the peers' silence is then excused, so that what
     /// waits in the device is read first and they get another full period; a few
     /// times in a row, so that a peer which is really gone is still noticed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note_time(&mut self, now_ns: u64) {
         self.sent();
         let away = now_ns.saturating_sub(self.io.now_ns);

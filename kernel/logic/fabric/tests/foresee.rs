@@ -3,7 +3,7 @@
 mod common;
 use addr::{Arrived, Frame, NodeId};
 use common::{MS, Rng};
-use fabric::{Channel, Config, Desk, Fabric, Outgoing, Sink, Transmit};
+use fabric::{Channel, Config, Desk, Fabric, Glance, Outgoing, Seen, Sink, Transmit};
 use std::collections::VecDeque;
 
 /// Counts what comes.
@@ -58,6 +58,13 @@ fn take(fabric: &mut Fabric, now: u64, (header, page): &Sent) -> Vec<[u8; 32]> {
         }
     }
     taken.0
+}
+
+/// What is seen of a frame with one message.
+fn only<'a>(glance: Option<&Glance<'a>>) -> Option<(Seen, &'a [u8; 32])> {
+    let mut bodies = glance?.bodies();
+    let one = (glance?.seen(), bodies.next()?);
+    bodies.next().is_none().then_some(one)
 }
 
 /// Two fabrics that have formed over a perfect link, and how they go on.
@@ -132,12 +139,16 @@ impl Pair {
         let (now, fabric) = (self.now, &mut self.fabrics[n]);
         let mut usual = fabric.clone();
         let glance = come.as_ref().and_then(|(header, _)| fabric.glance(header));
+        if let Some((header, _)) = &come {
+            assert_eq!(fabric.glance_one(header), only(glance.as_ref()), "the short way");
+        }
         if answers && glance.is_none() {
             return false;
         }
+        let seen = glance.as_ref().map(Glance::seen);
         let mut header = [0; 600];
         let mut desk = Desk { header: &mut header, laid: self.laid[n].as_deref_mut() };
-        let Some(t) = fabric.foresee(now, &message, glance.as_ref(), &mut desk) else {
+        let Some(t) = fabric.foresee(now, &message, seen, &mut desk) else {
             return false;
         };
         let early = match self.laid[n].take().filter(|_| t.is_laid) {
@@ -162,8 +173,12 @@ impl Pair {
         let later = all_sent(&mut usual, now);
         let same = later.iter().any(|sent| sorted(sent) == sorted(&early));
         assert!(same, "{early:?} is none of {later:?}");
+        let rest = all_sent(fabric, now);
+        let (_, left, _) = sorted(&early);
+        let again = rest.iter().any(|sent| sorted(sent).1.iter().any(|m| left.contains(m)));
+        assert!(!again, "what was in {early:?} leaves again in {rest:?}");
         self.flying[1 - n].push_back(early);
-        self.collect(n);
+        self.flying[1 - n].extend(rest);
         let counts = |f: &Fabric| (f.counters().messages_out, f.counters().pages_out);
         assert_eq!(counts(&self.fabrics[n]), counts(&usual));
         true

@@ -122,6 +122,7 @@ impl Layout {
     }
 
     /// The page's place in the row of all contributions, if it is RAM.
+    #[inline(always)]
     #[must_use]
     pub fn linear(&self, gfn: Gfn) -> Option<u64> {
         let linear = if gfn.0 < HOLE_START.0 {
@@ -136,6 +137,7 @@ impl Layout {
 
     /// Home of a page, and its index among the pages of that home; `None`
     /// where there is no RAM. Bounded by log2 of the node count.
+    #[inline(always)]
     #[must_use]
     pub fn home(&self, gfn: Gfn) -> Option<(NodeId, u64)> {
         let linear = self.linear(gfn)?;

@@ -9,12 +9,13 @@ use super::cluster::{Cluster, ENDS_MAX, is_among};
 use super::fatal::Fatal;
 use super::{Guest, Node};
 use addr::{Access, Gfn};
-use coherence::{Kind, Message};
-use fabric::{Desk, Fabric, Outgoing, PAGE_OFFSET, Transmit};
+use coherence::{Foreseen, Kind, Message};
+use fabric::{Desk, Fabric, Outgoing, PAGE_OFFSET, Seen, Transmit};
 use paging::{Entry, HostMemory};
 
 impl Cluster {
     /// The answer to a request that has come in this frame, written to the `desk`.
+    #[inline(always)]
     fn foresee_answer(
         &self,
         fabric: &mut Fabric,
@@ -26,30 +27,76 @@ impl Cluster {
         if self.has_output() {
             return None;
         }
-        let glance = fabric.glance(bytes)?;
-        // A request, and perhaps the end of another transaction before it.
-        let mut bodies = glance.bodies();
-        let (first, within) = Message::from_bytes_with(bodies.next()?)?;
-        let (end, request) = match (bodies.next(), within) {
-            (None, within) => (within.map(|end| end.message(glance.from())), first),
-            (Some(second), None) if first.kind == Kind::Done => {
-                (Some(first), Message::from_bytes(second)?)
-            }
-            (Some(_), _) => return None,
+        let Some((seen, body)) = fabric.glance_one(bytes) else {
+            return self.foresee_second(fabric, now_ns, bytes, memory, desk);
         };
-        let is_before = |end: &Message| is_among(request.gfn, end);
-        if bodies.next().is_some()
-            || self.ends.len() + 1 >= ENDS_MAX
-            || end.as_ref().is_some_and(is_before)
-            || self.ends.iter().any(|(_, end)| is_before(end))
-            || self.outbox().patience.ends_for(request.gfn)
-        {
+        let (request, end) = Message::from_bytes_with(body)?;
+        if end.is_some_and(|end| end.gfn == request.gfn) || self.comes_later(request.gfn) {
             return None;
         }
-        let (to, message, page) =
-            self.coherence().foresee_answer(memory, glance.from(), &request)?;
+        let Some((data, page)) = self.coherence().foresee_page(memory, seen.from(), &request)
+        else {
+            let (request, _) = Message::from_bytes_with(body)?;
+            return self.foresee_other(fabric, now_ns, memory, (seen, request), desk);
+        };
+        let answer = self.outbox().foresee(data.party, data, Some(page));
+        fabric.foresee(now_ns, &answer, Some(seen), desk)
+    }
+
+    /// Whether something about a page is taken, or leaves, before what follows from a
+    /// message about it.
+    #[inline(always)]
+    fn comes_later(&self, gfn: Gfn) -> bool {
+        self.ends.len() + 1 >= ENDS_MAX
+            || self.ends.iter().any(|(_, end)| is_among(gfn, end))
+            || self.outbox().patience.ends_for(gfn)
+    }
+
+    /// The answer to a request that comes behind the end of other transactions.
+    #[inline(never)]
+    fn foresee_second(
+        &self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        bytes: &[u8],
+        memory: &impl HostMemory,
+        desk: &mut Desk<'_>,
+    ) -> Option<Transmit> {
+        let glance = fabric.glance(bytes)?;
+        let mut bodies = glance.bodies();
+        let end = Message::from_bytes(bodies.next()?).filter(|end| end.kind == Kind::Done)?;
+        let request = Message::from_bytes(bodies.next()?)?;
+        if bodies.next().is_some() || is_among(request.gfn, &end) || self.comes_later(request.gfn) {
+            return None;
+        }
+        let seen = glance.seen();
+        let told = self.coherence().foresee_answer(memory, seen.from(), &request)?;
+        self.write(fabric, now_ns, (seen, told), desk)
+    }
+
+    /// The answer to a request that is no page.
+    #[inline(never)]
+    fn foresee_other(
+        &self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        memory: &impl HostMemory,
+        (seen, request): (Seen, Message),
+        desk: &mut Desk<'_>,
+    ) -> Option<Transmit> {
+        let told = self.coherence().foresee_other(memory, seen.from(), &request)?;
+        self.write(fabric, now_ns, (seen, told), desk)
+    }
+
+    fn write(
+        &self,
+        fabric: &mut Fabric,
+        now_ns: u64,
+        (seen, (to, message, page)): (Seen, Foreseen),
+        desk: &mut Desk<'_>,
+    ) -> Option<Transmit> {
         let answer = self.outbox().foresee(to, message, page);
-        fabric.foresee(now_ns, &answer, Some(&glance), desk)
+        fabric.foresee(now_ns, &answer, Some(seen), desk)
     }
 
     /// The request that [`Cluster::access`] will make for a page of which this node
@@ -93,9 +140,11 @@ impl Node {
     ) -> Option<Transmit> {
         let cluster = self.cluster.as_ref()?;
         let now_ns = self.clock.ns(tsc);
-        let transmit = cluster.foresee_answer(&mut self.fabric, now_ns, bytes, memory, desk)?;
-        self.serving_since = tsc;
-        Some(transmit)
+        let transmit = cluster.foresee_answer(&mut self.fabric, now_ns, bytes, memory, desk);
+        if transmit.is_some() {
+            self.serving_since = tsc;
+        }
+        transmit
     }
 
     /// What was foreseen is with the device.

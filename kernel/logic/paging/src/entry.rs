@@ -155,6 +155,7 @@ impl Format {
     }
 
     /// Decodes a leaf.
+    #[inline(always)]
     #[must_use]
     pub fn decode(&self, bits: u64) -> Entry {
         let state = PageState::from_bits(bits >> STATE_SHIFT);

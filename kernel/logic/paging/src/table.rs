@@ -135,7 +135,7 @@ impl PageTable {
     }
 
     /// The table of leaves of a page that was approached.
-    #[inline]
+    #[inline(always)]
     fn nearby(&self, gfn: Gfn) -> Option<Place> {
         (self.near.0 == gfn.run_start()).then_some(self.near.1)
     }
@@ -184,6 +184,24 @@ impl PageTable {
             entry.frame = entry.frame.map(|f| f.offset_by(gfn.run_index() as u64));
         }
         entry
+    }
+
+    /// The frame of a page that this node is master of, if it has one.
+    #[inline(always)]
+    #[must_use]
+    pub fn master(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Frame> {
+        let entry = match self.nearby(gfn) {
+            Some(Place { table, .. }) => {
+                self.format.decode(memory.read_entry(table, index_at(gfn, 1)))
+            }
+            None => self.get_far(memory, gfn),
+        };
+        entry.frame.filter(|_| entry.state.is_master())
+    }
+
+    #[inline(never)]
+    fn get_far(&self, memory: &impl HostMemory, gfn: Gfn) -> Entry {
+        self.get(memory, gfn)
     }
 
     /// Whether the page is part of a large leaf.

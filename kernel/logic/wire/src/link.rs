@@ -127,6 +127,25 @@ impl<'a> Message<'a> {
         put(b, 8, *self.body);
     }
 
+    /// The message of a Data frame that has one and no page, whose header was found to
+    /// be right and to speak of no payload: [`Data::parse`] says the same. `None` of
+    /// any other.
+    #[inline(always)]
+    #[must_use]
+    pub fn only(frame: &'a [u8]) -> Option<Message<'a>> {
+        let one = frame.first_chunk::<PAGE_OFFSET>()?;
+        if one[COUNT] != 1 || !header::sealed_one(one) {
+            return None;
+        }
+        let b: &[u8; MESSAGE_BYTES] = one.last_chunk()?;
+        if b[1..4] != [0; 3] {
+            return None;
+        }
+        let channel = Channel::from_wire(b[0])?;
+        let body = b.last_chunk()?;
+        Some(Message { channel, sequence: u32_at(b, 4), part: 0, parts: 0, body })
+    }
+
     #[inline]
     fn parse(b: &'a [u8; MESSAGE_BYTES]) -> Result<Message<'a>, WireError> {
         let (part, parts) = (b[1] & 0xF, b[1] >> 4);

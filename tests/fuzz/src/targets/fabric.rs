@@ -3,7 +3,7 @@
 use super::wire::repair;
 use crate::input::Input;
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
-use fabric::{Channel, Config, Desk, Event, Fabric, Outgoing, Sink};
+use fabric::{Channel, Config, Desk, Event, Fabric, Glance, Outgoing, Sink};
 use std::collections::HashSet;
 use std::sync::OnceLock;
 use wire::{ETHERTYPE, VERSION};
@@ -106,14 +106,21 @@ impl Run {
     fn take(&mut self, frame: &[u8], answers: bool) {
         let glance = self.fabric.glance(frame);
         let plain = glance.as_ref().map(|glance| glance.bodies().count());
+        let one = self.fabric.glance_one(frame);
+        assert_eq!(one.is_some(), plain == Some(1), "the short way sees something else");
+        if let (Some((seen, body)), Some(glance)) = (one, &glance) {
+            assert!(seen == glance.seen() && glance.bodies().eq([body]));
+        }
         let answer = glance.as_ref().filter(|_| answers).map(|glance| {
-            let (to, channel) = (glance.from(), Channel::Response);
+            let (to, channel) = (glance.seen().from(), Channel::Response);
             Outgoing { to, channel, body: [4; wire::BODY_BYTES], page: None, patient: false }
         });
         let mut header = [0; 600];
         let left = answer.filter(|answer| {
             let mut desk = Desk { header: &mut header, laid: None };
-            self.fabric.foresee(self.now, answer, glance.as_ref(), &mut desk).is_some()
+            self.fabric
+                .foresee(self.now, answer, glance.as_ref().map(Glance::seen), &mut desk)
+                .is_some()
         });
         let mut taken = Anything::default();
         let header = frame.len().checked_sub(PAGE_SIZE).map(|end| &frame[..end]);

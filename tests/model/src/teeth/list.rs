@@ -474,12 +474,12 @@ pub const ALL: &[Tooth] = &[
         "let drops = (BITES || !self.held.contains(&message.gfn))",
     ),
     source(
-        "foreseen-numbers-stay",
-        "acknowledgements move the numbers of a frame that has left",
+        "foreseen-number-is-next",
+        "what has left counts as the message after it",
         By::Simulator,
         "fabric/src/foresee.rs",
-        "let acknowledged = |n: usize| senders[n].base().wrapping_sub(bases[n]);",
-        "let acknowledged = |n: usize| if BITES { 0 } else { senders[n].base().wrapping_sub(bases[n]) };",
+        "numbers[message.channel.index()] |= sender.next_bit();",
+        "numbers[message.channel.index()] |= sender.next_bit() << u32::from(BITES);",
     ),
     source(
         "foreseen-is-forgotten",

@@ -17,7 +17,7 @@ mod transmit;
 
 use crate::{
     Arrival, BUFFER_LEN, Environment, LandingPage, MTU_MAX, Nic, NicCounters, NicError, PageSlice,
-    Registers, TransmitError,
+    Peek, Registers, TransmitError,
 };
 use addr::Frame;
 use receive::ReceiveRing;
@@ -147,9 +147,9 @@ impl<R: Registers> Nic for E1000<R> {
     }
 
     #[inline(always)]
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
-        let staged = self.transmit.staged();
-        self.receive.peek().map(|bytes| f(bytes, staged))
+    fn peek(&mut self) -> Option<Peek<'_>> {
+        let frame = self.receive.peek()?;
+        Some(Peek { frame, staged: self.transmit.staged() })
     }
 
     fn peek_long<T>(&mut self, f: impl FnOnce(&mut LandingPage, &mut [u8]) -> T) -> Option<T> {

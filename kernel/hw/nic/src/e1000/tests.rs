@@ -161,7 +161,7 @@ fn started() -> (E1000<Bus>, Bus) {
 fn received(nic: &mut E1000<Bus>) -> Option<Vec<u8>> {
     // Every second frame is looked at first.
     let looks = nic.counters.received.is_multiple_of(2);
-    let shown = if looks { nic.peek(|bytes, _| bytes.to_vec()) } else { None };
+    let shown = if looks { nic.peek().map(|peek| peek.frame.to_vec()) } else { None };
     let mut got = None;
     let any = nic.receive(|arrival| got = Some(crate::fake::bytes_of(arrival)));
     assert_eq!(any, got.is_some());

@@ -34,7 +34,7 @@ pub(super) const REPORT_EVERY: u64 = 16;
 #[derive(Clone, Copy, Default)]
 struct Sent {
     /// Its last descriptor.
-    end: usize,
+    end: u16,
     /// The last descriptor carries RS.
     reports: bool,
     /// The device reads a page for it.
@@ -105,7 +105,7 @@ impl TransmitRing {
 
     fn reported(&self, frame: u64) -> bool {
         let end = self.sent[Self::slot(frame)].end;
-        self.descriptors.read::<u8>(end * DESCRIPTOR_LEN + TX_STATUS) & TX_DD != 0
+        self.descriptors.read::<u8>(usize::from(end) * DESCRIPTOR_LEN + TX_STATUS) & TX_DD != 0
     }
 
     /// Takes note of the frames that the device reported done.
@@ -152,7 +152,8 @@ impl TransmitRing {
     /// Writes the descriptor `n` places behind the tail.
     fn put(&mut self, n: usize, address: u64, len: usize, command: u64) {
         let descriptor = [address, len as u64 | TX_CMD_IFCS | command];
-        self.descriptors.write(self.behind_tail(n) * DESCRIPTOR_LEN, descriptor);
+        let place = self.behind_tail(n) * DESCRIPTOR_LEN;
+        self.descriptors.write(place, descriptor);
     }
 
     fn behind_tail(&self, n: usize) -> usize {
@@ -194,7 +195,7 @@ impl TransmitRing {
                 }
             }
         };
-        Sent { end: self.behind_tail(end), reports, page: page.is_some() }
+        Sent { end: self.behind_tail(end) as u16, reports, page: page.is_some() }
     }
 
     /// Starts the frame that was written behind the tail.
@@ -202,7 +203,7 @@ impl TransmitRing {
     fn start(&mut self, registers: &mut impl Registers, frame: Sent) {
         self.sent[Self::slot(self.handed)] = frame;
         self.staged = None;
-        self.tail = (frame.end + 1) % RING;
+        self.tail = (usize::from(frame.end) + 1) % RING;
         self.handed += 1;
         if frame.page {
             self.page_mark = self.handed;

@@ -26,7 +26,7 @@ pub use region::SharedRegion;
 
 use crate::frame::check_frame;
 use crate::{
-    Arrival, Environment, LandingPage, MTU_MAX, Nic, NicCounters, NicError, PageSlice,
+    Arrival, Environment, LandingPage, MTU_MAX, Nic, NicCounters, NicError, PageSlice, Peek,
     TransmitError,
 };
 use addr::{Frame, PAGE_SIZE};
@@ -225,7 +225,7 @@ impl Nic for SharedMemory {
         result
     }
 
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
+    fn peek(&mut self) -> Option<Peek<'_>> {
         if self.peeked.is_none() {
             let from = self.waiting()?;
             let (at, len) = self.readers[from].frame(&self.region);
@@ -234,7 +234,7 @@ impl Nic for SharedMemory {
             self.advance(from);
             self.peeked = Some(len);
         }
-        self.peeked.map(|len| f(&self.buffer[..len], None))
+        self.peeked.map(|len| Peek { frame: &self.buffer[..len], staged: None })
     }
 
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {

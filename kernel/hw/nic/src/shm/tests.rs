@@ -29,7 +29,7 @@ fn frame(to: [u8; 6], from: [u8; 6], fill: u8) -> Vec<u8> {
 fn take(node: &mut SharedMemory) -> Option<Vec<u8>> {
     // Every second frame is looked at first.
     let looks = node.counters.received.is_multiple_of(2);
-    let shown = if looks { node.peek(|bytes, _| bytes.to_vec()) } else { None };
+    let shown = if looks { node.peek().map(|peek| peek.frame.to_vec()) } else { None };
     let mut got = None;
     let any = node.receive(|arrival| got = Some(crate::fake::bytes_of(arrival)));
     assert_eq!(any, got.is_some());

@@ -18,7 +18,7 @@ pub use transport::{InterruptKind, Structures};
 
 use crate::{
     Arrival, BUFFER_LEN, DmaRegion, ETHERNET_HEADER_LEN, Environment, HEADER_MAX, MTU_MAX, Nic,
-    NicCounters, NicError, PageSlice, Registers, TransmitError, is_unicast,
+    NicCounters, NicError, PageSlice, Peek, Registers, TransmitError, is_unicast,
 };
 use queue::{Part, Queue, Used};
 use registers::{NET_HEADER_LEN, NO_VECTOR, RECEIVE_QUEUE, TRANSMIT_QUEUE, common, feature, net};
@@ -316,12 +316,13 @@ impl<R: Registers> Nic for VirtioNet<R> {
         result
     }
 
-    fn peek<T>(&mut self, f: impl FnOnce(&[u8], Option<&mut [u8]>) -> T) -> Option<T> {
+    fn peek(&mut self) -> Option<Peek<'_>> {
         if self.peeked.is_none() {
             self.peeked = self.take();
         }
         let (chain, len) = self.peeked?;
-        Some(f(self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len), None))
+        let frame = self.buffers.bytes(chain * BUFFER_LEN + NET_HEADER_LEN, len);
+        Some(Peek { frame, staged: None })
     }
 
     fn receive(&mut self, f: impl FnOnce(Arrival<'_>)) -> bool {
