@@ -56,13 +56,14 @@ impl Coherence {
                 }
                 (self.next_txn, 0)
             }
-            Kind::ForwardShared | Kind::ForwardExclusive if home == from => {
+            Kind::ForwardShared | Kind::ForwardExclusive
+                if home == from && message.party.index() < self.layout.nodes() =>
+            {
                 (message.txn, message.count)
             }
             _ => return None,
         };
-        let is_other = message.party.index() < self.layout.nodes() && message.party != self.me;
-        if !is_other || self.held.contains(&message.gfn) {
+        if message.party == self.me || self.held.contains(&message.gfn) {
             return None;
         }
         let page = self.table.master(memory, message.gfn)?;

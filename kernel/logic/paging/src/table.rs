@@ -10,6 +10,7 @@
 //! without a look at its 512 entries, and can be taken out.
 
 mod early;
+mod find;
 mod merge;
 mod reclaim;
 mod scan;
@@ -65,15 +66,22 @@ pub struct PageTable {
     /// Where the last walk of [`PageTable::approach`] ended: the run's first page and its
     /// table of leaves. Forgotten when that is taken out.
     near: (Gfn, Place),
+    /// The table above, and how much it covers: the next run is mostly one of its.
+    around: (Gfn, Place),
 }
 
-/// The run of no page.
+/// The run of no page, and what covers no page.
 const NOWHERE: (Gfn, Place) = (Gfn(u64::MAX), Place { table: Frame(0), above: Frame(0) });
 
 const LARGE_LEVEL: u32 = 2;
 
 const fn index_at(gfn: Gfn, level: u32) -> usize {
     ((gfn.0 >> (9 * (level - 1))) & 511) as usize
+}
+
+/// The first page of those that a table of `level` covers with this one.
+const fn start_at(gfn: Gfn, level: u32) -> Gfn {
+    Gfn(gfn.0 & !(span(level + 1) - 1))
 }
 
 const fn span(level: u32) -> u64 {
@@ -92,7 +100,16 @@ impl PageTable {
     ) -> Result<PageTable, OutOfFrames> {
         let root = pool.allocate().ok_or(OutOfFrames)?;
         memory.zero(root);
-        Ok(PageTable { format, root, tables: 1, large: 0, empty: 0, splits: 0, near: NOWHERE })
+        Ok(PageTable {
+            format,
+            root,
+            tables: 1,
+            large: 0,
+            empty: 0,
+            splits: 0,
+            near: NOWHERE,
+            around: NOWHERE,
+        })
     }
 
     /// The vendor's bits.
@@ -125,46 +142,6 @@ impl PageTable {
         self.empty
     }
 
-    /// Says that several looks at a page and changes of it are to come: they
-    /// need not walk the table from its root each time.
-    #[inline]
-    pub fn approach(&mut self, memory: &impl HostMemory, gfn: Gfn) {
-        if let Some(Slot { table, large: false, above, .. }) = self.find(memory, gfn) {
-            self.near = (gfn.run_start(), Place { table, above });
-        }
-    }
-
-    /// The table of leaves of a page that was approached.
-    #[inline(always)]
-    fn nearby(&self, gfn: Gfn) -> Option<Place> {
-        (self.near.0 == gfn.run_start()).then_some(self.near.1)
-    }
-
-    #[inline]
-    fn find(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
-        match self.nearby(gfn) {
-            Some(place) => Some(Self::slot(place, gfn)),
-            None => self.walk(memory, gfn),
-        }
-    }
-
-    fn slot(Place { table, above }: Place, gfn: Gfn) -> Slot {
-        Slot { table, index: index_at(gfn, 1), large: false, above }
-    }
-
-    fn walk(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Slot> {
-        let (mut table, mut above) = (self.root, self.root);
-        for level in [4, 3, 2] {
-            let index = index_at(gfn, level);
-            let bits = memory.read_entry(table, index);
-            if level == LARGE_LEVEL && self.format.is_large(bits) {
-                return Some(Slot { table, index, large: true, above });
-            }
-            (table, above) = (self.format.decode_table(bits)?, table);
-        }
-        Some(Self::slot(Place { table, above }, gfn))
-    }
-
     /// Counts entries of a table that have come to say something, or no longer
     /// do, where the entry at `index` of `above` points to it. How many do now.
     #[inline]
@@ -172,48 +149,6 @@ impl PageTable {
         let bits = Format::count(memory.read_entry(above, index), change);
         memory.write_entry(above, index, bits);
         Format::used(bits)
-    }
-
-    /// What this node holds of a page. In a large leaf the page's own frame is
-    /// given.
-    #[must_use]
-    pub fn get(&self, memory: &impl HostMemory, gfn: Gfn) -> Entry {
-        let Some(slot) = self.find(memory, gfn) else { return Entry::default() };
-        let mut entry = self.format.decode(memory.read_entry(slot.table, slot.index));
-        if slot.large {
-            entry.frame = entry.frame.map(|f| f.offset_by(gfn.run_index() as u64));
-        }
-        entry
-    }
-
-    /// The frame of a page that this node is master of, if it has one.
-    #[inline(always)]
-    #[must_use]
-    pub fn master(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Frame> {
-        let entry = match self.nearby(gfn) {
-            Some(Place { table, .. }) => {
-                self.format.decode(memory.read_entry(table, index_at(gfn, 1)))
-            }
-            None => self.get_far(memory, gfn),
-        };
-        entry.frame.filter(|_| entry.state.is_master())
-    }
-
-    #[inline(never)]
-    fn get_far(&self, memory: &impl HostMemory, gfn: Gfn) -> Entry {
-        self.get(memory, gfn)
-    }
-
-    /// Whether the page is part of a large leaf.
-    #[must_use]
-    pub fn is_large(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
-        self.find(memory, gfn).is_some_and(|s| s.large)
-    }
-
-    /// Whether there is a table of leaves for the page.
-    #[must_use]
-    pub fn has_leaves(&self, memory: &impl HostMemory, gfn: Gfn) -> bool {
-        self.find(memory, gfn).is_some_and(|s| !s.large)
     }
 
     /// Finds or makes the level-1 slot of a page, splitting a large leaf.

@@ -67,6 +67,7 @@ const HOME: &str = "coherence/src/home.rs";
 const REQUESTER: &str = "coherence/src/requester.rs";
 const CAPACITY: &str = "coherence/src/capacity.rs";
 const RECLAIM: &str = "paging/src/table/reclaim.rs";
+const FIND: &str = "paging/src/table/find.rs";
 const MERGER: &str = "coherence/src/merge.rs";
 const ENGINE: &str = "coherence/src/lib.rs";
 const DISPATCH: &str = "coherence/src/dispatch.rs";
@@ -350,16 +351,24 @@ pub const ALL: &[Tooth] = &[
         "the frame of a table is used again while processors may know the way to it",
         TABLES,
         RECLAIM,
-        "            self.near = NOWHERE;\n        }\n        Flush::Owed",
-        "            self.near = NOWHERE;\n        }\n        if BITES { Flush::None } else { Flush::Owed }",
+        "        self.forget(gfn);\n        Flush::Owed",
+        "        self.forget(gfn);\n        if BITES { Flush::None } else { Flush::Owed }",
     ),
     source(
         "table-taken-out-and-near",
         "a table that was taken out is found without a walk",
         TABLES,
-        RECLAIM,
+        FIND,
         "if self.near.0 == gfn.run_start() {",
         "if !BITES && self.near.0 == gfn.run_start() {",
+    ),
+    source(
+        "table-around-stays",
+        "a table above leaves that was taken out is still thought to be around",
+        TABLES,
+        FIND,
+        "if self.around.0 == start_at(gfn, LARGE_LEVEL) {",
+        "if !BITES && self.around.0 == start_at(gfn, LARGE_LEVEL) {",
     ),
     source(
         "flush-unpaid",

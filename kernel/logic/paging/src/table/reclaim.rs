@@ -2,7 +2,7 @@
 
 use super::super::{Format, FramePool, HostMemory};
 use super::scan::Found;
-use super::{Flush, LARGE_LEVEL, NOWHERE, PageTable, index_at, span};
+use super::{Flush, LARGE_LEVEL, PageTable, index_at, span};
 use addr::{Gfn, RUN_PAGES};
 
 /// A table of leaves met by [`PageTable::next_leaves`], or a large leaf of zero
@@ -80,9 +80,7 @@ impl PageTable {
                 break;
             }
         }
-        if self.near.0 == gfn.run_start() {
-            self.near = NOWHERE;
-        }
+        self.forget(gfn);
         Flush::Owed
     }
 }

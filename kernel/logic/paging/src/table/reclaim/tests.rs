@@ -82,6 +82,47 @@ fn what_was_approached_is_forgotten_with_its_table() {
     assert_eq!((t.get(&m, g), t.tables()), (shared(), 4));
 }
 
+/// The table above is found again without a walk, until it goes.
+#[test]
+fn what_lies_around_is_forgotten_with_its_table() {
+    let (mut t, mut p, mut m) = setup();
+    let (g, far) = (Gfn(512), Gfn(1024));
+    let owned = Entry { state: PageState::Owned, ..shared() };
+    for (at, entry) in [(g, shared()), (far, owned)] {
+        let _ = t.set(&mut m, &mut p, at, entry).unwrap();
+    }
+    t.approach(&m, g);
+    assert_eq!((t.master(&m, g), t.master(&m, far)), (None, owned.frame));
+    assert_eq!((t.get(&m, far), t.is_large(&m, far)), (owned, false));
+    for at in [far, g] {
+        let _ = t.set(&mut m, &mut p, at, Entry::default()).unwrap();
+        assert_eq!(t.take_out(&mut m, &mut p, at), Flush::Owed);
+    }
+    assert_eq!(t.tables(), 1);
+    // Their frames are used again.
+    for _ in 0..4 {
+        let frame = p.allocate().unwrap();
+        (0..512).for_each(|i| m.write_entry(frame, i, u64::MAX));
+    }
+    for at in [g, far, Gfn(3)] {
+        assert_eq!((t.get(&m, at), t.master(&m, at)), (Entry::default(), None));
+    }
+}
+
+/// A page of a large leaf has its own frame.
+#[test]
+fn masters_are_told_in_large_leaves_too() {
+    let (mut t, mut p, mut m) = setup();
+    let run = Entry { frame: Some(Frame(512)), ..Entry::zero(PageState::Exclusive) };
+    assert_eq!(t.set_run(&mut m, &mut p, Gfn(1024), run), Ok(true));
+    for at in [Gfn(1024), Gfn(1024 + 7)] {
+        t.approach(&m, at);
+        assert_eq!(t.master(&m, at), t.get(&m, at).frame);
+        assert_eq!(t.master(&m, at), Some(Frame(512 + at.run_index() as u64)));
+    }
+    assert_eq!(t.master(&m, Gfn(0)), None);
+}
+
 #[test]
 fn large_leaves_keep_the_tables_above_them() {
     let (mut t, mut p, mut m) = setup();
