@@ -6,6 +6,7 @@ use fabric::{Desk, Event, Transmit};
 use nic::folded::{self, Unfolded, Unfolder};
 use nic::{AnyNic, HEADER_MAX, LandingPage, Nic, PageSlice, Peek, Probed, TransmitError};
 use node::histogram::Recent;
+use node::lull::Lull;
 use node::report::Traffic;
 use node::{Guest, Node, Settings};
 use platform::memory::PhysMemory;
@@ -18,10 +19,9 @@ const BATCH: usize = 64;
 const PAGES_AT_ONCE: usize = 2;
 /// A node without interrupts from its NIC looks at it this often.
 const POLL_NS: u64 = 250_000;
-/// How long the NIC's interrupt stays off after an answer was polled for: a
-/// guest that goes from one remote page to the next is not made to exit by
-/// what was polled anyway, and what comes meanwhile waits no longer than this.
-const LULL_NS: u64 = 300_000;
+/// How long the NIC's interrupt stays off after an answer was polled for: at least,
+/// and as long as what comes meanwhile may have to wait.
+const LULL_NS: (u64, u64) = (300_000, 1_000_000);
 /// Looks at the receive ring between two looks at everything else.
 const LOOKS: u32 = 1024;
 
@@ -47,6 +47,7 @@ pub(crate) struct Link {
     timer: u64,
     /// When the NIC's interrupt is to be on again; 0 if it is.
     lull_end: u64,
+    lull: Lull,
 }
 
 /// What [`Link::take`] has come to.
@@ -127,6 +128,7 @@ impl Link {
             last_frame: 0,
             timer: 0,
             lull_end: 0,
+            lull: Lull::new(clock::ns_to_tsc(LULL_NS.0), clock::ns_to_tsc(LULL_NS.1)),
         }
     }
 
@@ -355,7 +357,7 @@ impl Link {
     /// and sees to it that this node looks again when the while is over.
     pub(crate) fn lull(&mut self, deadline: Option<u64>) {
         let now = clock::now_tsc();
-        let lull = clock::ns_to_tsc(LULL_NS);
+        let lull = self.lull.begin(now);
         if let Some(probed) = &mut self.nic
             && self.lull_end == 0
         {

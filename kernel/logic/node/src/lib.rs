@@ -27,6 +27,7 @@ pub mod guest;
 pub mod histogram;
 mod hold;
 pub mod hot;
+pub mod lull;
 mod merging;
 mod outbox;
 mod patience;
