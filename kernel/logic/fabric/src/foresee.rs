@@ -46,7 +46,7 @@ const fn one_of(channel: Channel) -> u32 {
 }
 
 impl<'a> Glance<'a> {
-    /// Who sent it.
+    /// Who sent it, and what an answer acknowledges of it.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.seen

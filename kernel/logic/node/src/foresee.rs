@@ -36,6 +36,7 @@ impl Cluster {
         }
         let Some((data, page)) = self.coherence().foresee_page(memory, seen.from(), &request)
         else {
+            // Read again, or it would be kept in memory where it is a page.
             let (request, _) = Message::from_bytes_with(body)?;
             return self.foresee_other(fabric, now_ns, memory, (seen, request), desk);
         };

@@ -66,7 +66,8 @@ pub struct PageTable {
     /// Where the last walk of [`PageTable::approach`] ended: the run's first page and its
     /// table of leaves. Forgotten when that is taken out.
     near: (Gfn, Place),
-    /// The table above, and how much it covers: the next run is mostly one of its.
+    /// The table above that, and the first page that it covers: the next run is
+    /// mostly one of its.
     around: (Gfn, Place),
 }
 

@@ -29,8 +29,8 @@ impl PageTable {
         }
     }
 
-    /// The table that covers a page near to one that was approached, for pages of
-    /// which there may be a large leaf.
+    /// The table of [`LARGE_LEVEL`] around a page, if it is that of the page
+    /// approached last.
     #[inline(always)]
     fn around(&self, gfn: Gfn) -> Option<Place> {
         (self.around.0 == start_at(gfn, LARGE_LEVEL)).then_some(self.around.1)
@@ -123,12 +123,8 @@ impl PageTable {
 
     #[inline(never)]
     fn master_far(&self, memory: &impl HostMemory, gfn: Gfn) -> Option<Frame> {
-        let around = self.around(gfn).or_else(|| self.walk(memory, gfn))?;
-        let Slot { table, index, large, .. } = self.below(memory, around, gfn)?;
-        let entry = self.format.decode(memory.read_entry(table, index));
-        let within = if large { gfn.run_index() as u64 } else { 0 };
-        let frame = entry.frame.filter(|_| entry.state.is_master());
-        frame.map(|frame| frame.offset_by(within))
+        let entry = self.get(memory, gfn);
+        entry.frame.filter(|_| entry.state.is_master())
     }
 
     /// Whether the page is part of a large leaf.
