@@ -73,10 +73,11 @@ fn run(machine: &str, options: &str, budgets: [(&str, f64); 3]) -> Value {
     assert!(json["cluster"]["link"].is_string());
     positive(&json, "/cluster/memory_bytes");
     positive(&json, "/cluster/mtu");
-    // A remote page cannot come faster than a message there and back.
-    let p50 = |name: &str| positive(&json, &format!("/{name}/p50_ns"));
-    assert!(p50("read_fault") > p50("null_rtt") / 2.0);
-    assert!(p50("page_rtt") > p50("null_rtt") / 2.0);
+    // A remote page cannot come faster than a message there and back. The
+    // fastest of each tell: a median is as slow as the host was in its phase.
+    let least = |name: &str| positive(&json, &format!("/{name}/min_ns"));
+    assert!(least("read_fault") > least("null_rtt") / 2.0);
+    assert!(least("page_rtt") > least("null_rtt") / 2.0);
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
     let has = |end: &str| names.iter().any(|e| e.file_name().to_string_lossy().ends_with(end));
     assert!(has(".json"), "the result is written to a file");
