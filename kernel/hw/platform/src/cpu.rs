@@ -5,6 +5,7 @@
 //! where per-processor data will hang.
 
 use core::arch::asm;
+use x86_64::registers::control::{Cr4, Cr4Flags};
 
 /// Index of a processor of this node: 0 is the boot processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,10 +145,23 @@ pub fn has_pat() -> bool {
     cpuid(1, 0)[3] & 1 << 16 != 0
 }
 
+/// Modes of CR4 that 64-bit operating systems run with, of those the processor
+/// has: large and global pages, SMEP and SMAP (CPUID 1 EDX bits 3 and 13,
+/// CPUID 7 EBX bits 7 and 20).
+pub(crate) fn os_modes() -> Cr4Flags {
+    let basic = cpuid(1, 0)[3];
+    let extended = if cpuid(0, 0)[0] >= 7 { cpuid(7, 0)[1] } else { 0 };
+    let mut modes = Cr4Flags::empty();
+    modes.set(Cr4Flags::PAGE_SIZE_EXTENSION, basic & 1 << 3 != 0);
+    modes.set(Cr4Flags::PAGE_GLOBAL, basic & 1 << 13 != 0);
+    modes.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, extended & 1 << 7 != 0);
+    modes.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, extended & 1 << 20 != 0);
+    modes
+}
+
 /// Lets machine checks raise #MC, whose handler reports them, instead of
 /// shutting the processor down. The exception handlers have to be installed.
 pub fn enable_machine_check() {
-    use x86_64::registers::control::{Cr4, Cr4Flags};
     if cpuid(1, 0)[3] & 1 << 7 != 0 {
         // SAFETY: CPUID offers the exception; the bit changes nothing else.
         unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };

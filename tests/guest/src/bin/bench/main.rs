@@ -28,6 +28,7 @@ fn main(boot: &'static guests::boot::BootParams) -> ! {
 /// Measures everything, in an order in which no measure disturbs a later one.
 #[cfg(target_os = "none")]
 fn run(boot: &guests::boot::BootParams) -> Result<(), &'static str> {
+    guests::cpu::set_modes_of_an_os();
     let plan = plan::Plan::new(boot)?;
     link::measure(&plan)?;
     if !plan.short {

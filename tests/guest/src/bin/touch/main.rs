@@ -23,6 +23,7 @@ fn main(boot: &'static guests::boot::BootParams) -> ! {
 
 #[cfg(target_os = "none")]
 fn run(boot: &guests::boot::BootParams) -> Result<(), &'static str> {
+    guests::cpu::set_modes_of_an_os();
     let (mut ground, plan) = ground::Machine::new(boot)?;
     guests::workloads::run(&mut ground, plan, &mut SAMPLES.lock())
 }
