@@ -52,6 +52,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// How often bandwidths are measured where there is enough to measure.
+    pub(crate) const ROUNDS: usize = 5;
+    /// Where there are fewer faults a page takes long, or none is timed.
+    const ROUNDS_FROM: u64 = 1_000;
+
+    /// How often bandwidths are measured; an odd number.
+    pub(crate) const fn rounds(&self) -> usize {
+        if self.short || self.faults < Plan::ROUNDS_FROM { 1 } else { Plan::ROUNDS }
+    }
+
     pub(crate) fn new(boot: &BootParams) -> Result<Plan, &'static str> {
         let mut faults = FAULTS_DEFAULT;
         let mut short = false;
