@@ -65,7 +65,7 @@ impl Limits {
             table_frames,
             unpromised,
             reserve,
-            open_max: 64,
+            open_max: 128,
             puts_max: 32,
             asks_max: 4,
             dones_max: 512,

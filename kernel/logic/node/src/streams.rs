@@ -10,8 +10,10 @@
 //! A page that was asked for and has been touched does not fault. So what is
 //! known of the guest's progress are its misses: on the first page that was not
 //! asked for, or on one that is still on its way. Either doubles how far ahead
-//! is fetched; when half of that is used up, the rest is asked for, while the
-//! other half still arrives.
+//! is fetched; when an eighth of that is used up, as much more is asked for, while
+//! the rest still arrives. Often the guest misses once for dozens of pages that
+//! have come together: who waits until half is used up has nothing on its way
+//! after every second of these.
 
 use addr::{Access, Gfn};
 
@@ -23,13 +25,15 @@ const WINDOW: usize = 8;
 const NEAR: i64 = 256;
 /// Most pages fetched ahead, of all streams together: a little less than the
 /// fetches that may be open, since what is missed needs one as well.
-const DEPTH_MAX: u16 = 60;
+const DEPTH_MAX: u16 = 120;
 /// A stream this deep takes its share of them,
 const SHARES_FROM: u16 = 7;
 /// until there have been so many misses elsewhere.
 const SHARES_FOR: u32 = 32;
-/// Least number of pages worth a request of their own.
+/// Least number of pages worth a request of their own,
 const REQUEST_MIN: u16 = 4;
+/// and least share of the depth.
+const REQUEST_SHARE: u16 = 8;
 
 /// Pages to fetch ahead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -184,7 +188,7 @@ impl Stream {
         let ahead = (distance(gfn, self.frontier) / self.step - 1).max(0) as u16;
         let count = self.depth.saturating_sub(ahead);
         // Not one by one, but in runs.
-        if ahead > 0 && (count < self.depth / 2 || count < REQUEST_MIN) {
+        if ahead > 0 && (count < self.depth / REQUEST_SHARE || count < REQUEST_MIN) {
             return Run::default();
         }
         let run = Run { from: self.frontier, step: self.step, count, writes: self.writes };
