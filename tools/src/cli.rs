@@ -138,6 +138,12 @@ impl LinkArgs {
     }
 }
 
+/// An odd number, of which one is in the middle.
+fn odd(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|n| n % 2 == 1);
+    number.ok_or_else(|| format!("{text} is not an odd number, as 3"))
+}
+
 /// Reads a percentage.
 fn percentage(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse::<f64>() {
@@ -284,6 +290,10 @@ pub(crate) struct PeersArgs {
     /// touch two or four times as many pages.
     #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=16384))]
     pub(crate) touches: u32,
+    /// Measure the touches so many times, all set-ups in turns, and take for
+    /// each the time with the median of its remote reads: a host has moods.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = odd)]
+    pub(crate) rounds: u32,
     /// How many GETs, and as many SETs, redis-benchmark sends.
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub(crate) requests: u32,

@@ -84,19 +84,40 @@ pub(crate) fn peers(args: &PeersArgs) -> Result<u8> {
     let exits = if all || args.exits { Some(bench.exits()?) } else { None };
     bench.progress.clear();
     let linux = self::recipe(LINUX_MACHINE)?;
+    let touches = middle_rounds(touches)?;
     let outcome = Outcome::new(&touches, programs, sizes, &linux, exits)?;
     publish(&outcome, &touches, args)?;
     Ok(0)
 }
 
-/// What is to run, in this order.
+/// Of the rounds of each set-up the one whose remote reads have the median of
+/// their medians.
+fn middle_rounds(touches: Vec<(Setup, Measured)>) -> Result<Vec<(Setup, Measured)>> {
+    let mut rounds = BTreeMap::<Setup, Vec<(u64, Measured)>>::new();
+    for (setup, measured) in touches {
+        let median = measured.distribution("remote_read")?.summary().p50_ns;
+        rounds.entry(setup).or_default().push((median, measured));
+    }
+    let middle = |mut of: Vec<(u64, Measured)>| {
+        of.sort_by_key(|(median, _)| *median);
+        of.swap_remove(of.len() / 2).1
+    };
+    Ok(rounds.into_iter().map(|(setup, of)| (setup, middle(of))).collect())
+}
+
+/// What is to run, in this order: the programs once, the touches in rounds.
 fn chosen(args: &PeersArgs) -> Vec<(Setup, Workload)> {
     if args.exits && args.only.is_empty() && args.workloads.is_empty() {
         return Vec::new();
     }
     let setups = Setup::ALL.into_iter().filter(|s| args.only.is_empty() || args.only.contains(s));
     let wanted = |w: &Workload| args.workloads.is_empty() || args.workloads.contains(w);
-    setups.flat_map(|s| Workload::ALL.into_iter().filter(wanted).map(move |w| (s, w))).collect()
+    let first: Vec<_> = setups
+        .flat_map(|s| Workload::ALL.into_iter().filter(wanted).map(move |w| (s, w)))
+        .collect();
+    let touches = first.iter().copied().filter(|(_, workload)| *workload == Workload::Touches);
+    let again: Vec<_> = (1..args.rounds).flat_map(|_| touches.clone()).collect();
+    [first, again].concat()
 }
 
 fn recipe(name: &str) -> Result<Recipe> {
@@ -289,6 +310,7 @@ fn publish(outcome: &Outcome, touches: &[(Setup, Measured)], args: &PeersArgs) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::measure::Line;
     use crate::cli::{Bench as What, Cli, Verb};
     use clap::Parser;
 
@@ -297,6 +319,24 @@ mod tests {
         let Verb::Bench(bench) = Cli::try_parse_from(words)?.verb else { panic!("another verb") };
         let What::Peers(args) = bench.what else { panic!("another benchmark") };
         Ok(chosen(&args))
+    }
+
+    #[test]
+    fn the_round_with_the_median_counts() {
+        let measured = |ticks: u64| {
+            let mut m = Measured::default();
+            let quantiles = vec![ticks; super::super::measure::STEPS + 1];
+            let (name, hz) = ("remote_read".into(), 1_000_000_000);
+            m.take(Line::Samples { name, hz, count: 500, quantiles }).unwrap();
+            m
+        };
+        let (pangaea, nbd) = (Setup::Pangaea, Setup::NbdSwap);
+        let rounds = [(nbd, 9), (pangaea, 5), (nbd, 7), (pangaea, 1), (nbd, 8), (pangaea, 3)];
+        let of = middle_rounds(rounds.map(|(s, ticks)| (s, measured(ticks))).into()).unwrap();
+        let medians =
+            of.iter().map(|(s, m)| (*s, m.distribution("remote_read").unwrap().summary().p50_ns));
+        assert_eq!(medians.collect::<Vec<_>>(), [(pangaea, 3), (nbd, 8)]);
+        assert!(middle_rounds(vec![(nbd, Measured::default())]).is_err());
     }
 
     #[test]
@@ -309,6 +349,10 @@ mod tests {
         assert_eq!(some, [both.map(|w| (pangaea, w)), both.map(|w| (other, w))].concat());
         assert_eq!(chosen_by("--exits").unwrap(), []);
         assert_eq!(chosen_by("--exits --only pangaea --workloads redis").unwrap().len(), 1);
+        let rounds = chosen_by("--only pangaea,nbd-swap --rounds 3").unwrap();
+        let of = |w| rounds.iter().filter(|(_, workload)| *workload == w).count();
+        assert_eq!(Workload::ALL.map(of), [6, 2, 2]);
+        assert!(chosen_by("--rounds 2").is_err());
         assert!(chosen_by("--workloads memtester").is_err());
     }
 }
