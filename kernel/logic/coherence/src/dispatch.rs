@@ -146,9 +146,15 @@ impl Coherence {
         env: &mut Env<'_, M, O>,
     ) -> Result<(), Violation> {
         self.held.clear();
-        if self.deferred.is_empty() {
-            return Ok(());
-        }
+        if self.deferred.is_empty() { Ok(()) } else { self.go_on_with_deferred(env) }
+    }
+
+    /// Apart, so that an exit with nothing put off calls nothing.
+    #[cold]
+    fn go_on_with_deferred<M: HostMemory, O: Output>(
+        &mut self,
+        env: &mut Env<'_, M, O>,
+    ) -> Result<(), Violation> {
         self.retry_deferred(env)?;
         self.settle(env)
     }
