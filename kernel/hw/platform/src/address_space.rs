@@ -113,10 +113,9 @@ const PAT_AT_POWER_ON: u64 = 0x0007_0406_0007_0406;
 /// The tables map everything that the running code uses.
 unsafe fn switch(root: Frame) {
     let root = PhysFrame::containing_address(x86_64::PhysAddr::new(root.start().0));
-    // SAFETY: EFER exists in long mode; NXE only gives a reserved bit its
-    // meaning (the caller checked that the processor has it). WP restricts
-    // writes to what the tables allow. The PAT's value is the processor's own,
-    // and it has the modes. The caller answers for the tables.
+    // SAFETY: EFER exists in long mode; NXE, which the caller has checked, gives a
+    // reserved bit its meaning. WP restricts writes to what the tables allow. The PAT's
+    // value is the processor's own, it has the modes, the caller answers for the tables.
     unsafe {
         cpu::wrmsr(cpu::msr::EFER, cpu::rdmsr(cpu::msr::EFER) | cpu::EFER_NXE);
         if cpu::has_pat() {
