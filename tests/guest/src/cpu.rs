@@ -1,4 +1,4 @@
-//! Instructions and ports: the TSC, and the ways to end.
+//! Instructions and ports: the TSC, the modes of a processor, and the ways to end.
 
 use core::arch::x86_64::__cpuid_count;
 use x86_64::instructions::port::Port;

@@ -111,10 +111,7 @@ impl Sparse {
                 table_frames: 128,
                 unpromised: 128,
                 reserve: 192,
-                open_max: 64,
-                puts_max: 32,
-                asks_max: 4,
-                dones_max: 512,
+                ..Limits::new(frames, frames, true)
             };
             let layout = layout.clone();
             let new = Coherence::new(node, layout, limits, Format::NPT, pool, &mut memory);

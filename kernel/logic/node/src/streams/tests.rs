@@ -50,6 +50,8 @@ fn walk(s: &mut Streams, areas: &[u64], rounds: usize) -> Vec<u16> {
 /// However many there are, what is missed next finds a fetch to open.
 #[test]
 fn streams_share_what_may_be_under_way() {
+    let open_max = coherence::Limits::new(1 << 20, 1 << 21, true).open_max;
+    assert!(usize::from(DEPTH_MAX) < open_max, "{open_max}");
     for (areas, share) in [(1, 120), (2, 60), (3, 40), (4, 30)] {
         let areas: Vec<u64> = (1..=areas).map(|i| i * 100_000).collect();
         let asked = walk(&mut Streams::default(), &areas, 12);
