@@ -167,7 +167,7 @@ pub(crate) fn lead(
         link.pump(Some(guest));
         watch(link, Some(guest));
         consoles.pump(&mut guest.machine);
-        link.set_timer(guest.deadline());
+        link.set_timer(guest.upcoming_deadline(clock::now_tsc()));
         let mut step = run(link, guest, vcpu);
         for _ in 0..AGAIN_MAX {
             if step != Step::Again || !link.is_idle() {

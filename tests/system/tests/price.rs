@@ -56,11 +56,12 @@ fn the_layer_has_its_price() {
     }
 }
 
-/// A guest that sleeps: its exits by kind, nested page faults among them, and
-/// the interrupts of its timer.
-fn sleep(seconds: u32) -> (BTreeMap<String, f64>, f64) {
-    let script = format!("sleep {seconds}; grep LOC /proc/interrupts");
-    let run = Door::run("--nodes 2 --memory 256M --json").shell(&script).within(240).finish();
+/// What a guest does meanwhile: its exits by kind, nested page faults among them,
+/// and the interrupts of its timer.
+fn exits(nodes: u32, script: &str) -> (BTreeMap<String, f64>, f64) {
+    let script = format!("{script}; grep LOC /proc/interrupts");
+    let options = format!("--nodes {nodes} --memory 256M --json");
+    let run = Door::run(&options).shell(&script).within(240).finish();
     let record = run.expect(0).record();
     let of_leader = |name| {
         let event = record.events(name).find(|event| event["node"] == 0);
@@ -85,6 +86,7 @@ fn a_quiet_guest_exits_for_its_timer_only() {
     /// window, and the MSRs of TSC deadline and end of interrupt.
     const TIMER: [&str; 4] = ["hlt", "host interrupt", "interrupt window", "wrmsr"];
     let _turn = serial("quiet guest");
+    let sleep = |seconds| exits(2, &format!("sleep {seconds}"));
     let (before, timer_before) = sleep(FIRST);
     let (after, timer_after) = sleep(FIRST + MORE);
     let mut others = 0.0;
@@ -99,6 +101,27 @@ fn a_quiet_guest_exits_for_its_timer_only() {
     println!("{others:.1} a second besides {timer:.1} timer interrupts");
     assert!(timer > 0.0, "the guest was awake at times");
     assert!(others < 10.0, "a quiet guest's exits besides its timer");
+}
+
+/// The host's interrupts are the guest's timer, one for one: a node that is alone
+/// has no others that matter.
+#[test]
+fn a_busy_guest_is_interrupted_for_its_timer_only_once() {
+    const FIRST: u32 = 1;
+    const MORE: u32 = 8;
+    let _turn = serial("busy guest");
+    let spin = |seconds| {
+        let script = "read t rest < /proc/uptime; end=$((${t%.*} + SECONDS))
+            while [ ${t%.*} -lt $end ]; do read t rest < /proc/uptime; done";
+        exits(1, &script.replace("SECONDS", &format!("{seconds}")))
+    };
+    let (before, timer_before) = spin(FIRST);
+    let (after, timer_after) = spin(FIRST + MORE);
+    let interrupts = after["host interrupt"] - before["host interrupt"];
+    let timer = timer_after - timer_before;
+    println!("{interrupts} interrupts of the host, {timer} of the guest's timer");
+    assert!(timer > 100.0 * f64::from(MORE), "the guest was busy");
+    assert!(interrupts < 1.3 * timer);
 }
 
 /// Counted, not timed: an exit that this node answers by itself costs about

@@ -262,6 +262,21 @@ impl Machine {
         Some(first?.saturating_add(self.start_tsc))
     }
 
+    /// The same once everything is done that is due by now, so that nothing is waited
+    /// for which the next entry sees to anyway.
+    pub fn upcoming_deadline(&mut self, now_tsc: u64) -> Option<u64> {
+        let next = self.next_deadline();
+        if next.is_none_or(|at| at > now_tsc) {
+            return next;
+        }
+        let time = self.time(now_tsc);
+        self.stir();
+        for cpu in 0..self.cpus.len() {
+            self.run_timers(cpu, time);
+        }
+        self.next_deadline()
+    }
+
     /// The machine's time at which a device or a local APIC next acts.
     fn first_deadline(&self) -> Option<u64> {
         let mut first = self.devices.deadline();

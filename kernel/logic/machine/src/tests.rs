@@ -456,6 +456,9 @@ fn a_calm_machine_still_hears_its_timers_and_its_ports() {
     g.now = at - 1;
     g.prepare();
     assert_eq!((g.vcpu.injected, g.machine.next_deadline()), (None, Some(at)));
+    assert_eq!(g.machine.upcoming_deadline(at - 1), Some(at));
+    // What is due needs no timer of the host's that would end the entry at once.
+    assert_eq!(g.machine.upcoming_deadline(at), None);
     g.now = at;
     g.prepare();
     assert_eq!(g.vcpu.injected.take(), Some(Event::Interrupt(0x40)));

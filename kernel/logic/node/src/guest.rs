@@ -146,6 +146,11 @@ impl Guest {
         self.machine.next_deadline()
     }
 
+    /// When a guest that is about to run is to be interrupted, as a TSC value.
+    pub fn upcoming_deadline(&mut self, now_tsc: u64) -> Option<u64> {
+        self.machine.upcoming_deadline(now_tsc)
+    }
+
     /// Notes when a frame was sent or taken, for the stages of a fault.
     pub(crate) fn stamp_sent(&mut self, tsc: u64) {
         if self.stamps.sent == 0 {
