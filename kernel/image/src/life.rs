@@ -162,9 +162,16 @@ pub(crate) fn lead(
         let mut memory = link.memory;
         link.node.run_guest(guest, vcpu, &mut memory, clock::now_tsc)
     };
+    let mut interrupted = false;
     loop {
-        link.end_lull();
+        let quiet = link.end_lull();
         link.pump(Some(guest));
+        if quiet {
+            link.hurry();
+        } else if interrupted {
+            link.refresh();
+        }
+        interrupted = false;
         watch(link, Some(guest));
         consoles.pump(&mut guest.machine);
         link.set_timer(guest.upcoming_deadline(clock::now_tsc()));
@@ -189,6 +196,7 @@ pub(crate) fn lead(
         match step {
             Step::Ran | Step::Again | Step::Blocked | Step::Unsettled => {}
             Step::Interrupted => {
+                interrupted = true;
                 link.take_interrupts();
                 consoles.interrupted();
             }

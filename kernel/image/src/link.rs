@@ -364,22 +364,36 @@ impl Link {
             probed.nic.disable_interrupts();
         }
         self.lull_end = now + lull;
-        let soon = now + lull / 2;
-        if self.timer < soon {
+        if self.timer < self.lull_end {
             // Put off, or it would make the guest exit for nothing.
             self.timer = 0;
         }
         // While an answer is waited for time is looked at anyway, and what the fabric
-        // is to do soon mostly leaves with the next request.
-        self.set_timer_from(deadline, soon);
+        // is to do soon leaves with the next request, or when the lull ends.
+        self.set_timer_from(deadline, self.lull_end);
     }
 
     /// Turns the NIC's interrupt on again if that is due. What has come by
-    /// then is to be taken afterwards.
-    pub(crate) fn end_lull(&mut self) {
-        if self.lull_end != 0 && clock::now_tsc() >= self.lull_end {
+    /// then is to be taken afterwards. Whether it was: the guest has asked for nothing
+    /// during the lull.
+    pub(crate) fn end_lull(&mut self) -> bool {
+        let ends = self.lull_end != 0 && clock::now_tsc() >= self.lull_end;
+        if ends {
             self.listen();
         }
+        ends
+    }
+
+    /// Sees to it that no timer interrupts the guest for what has been settled.
+    pub(crate) fn refresh(&mut self) {
+        self.node.refresh(clock::now_tsc());
+    }
+
+    /// Sends what waits to travel with the guest's next request. Each of that would
+    /// make the guest exit once more, and what it exited for is over.
+    pub(crate) fn hurry(&mut self) {
+        self.node.hurry(clock::now_tsc());
+        self.send(None);
     }
 
     fn listen(&mut self) {

@@ -82,6 +82,10 @@ pub struct Host {
     pub early: u64,
     /// Pages whose state may have changed in the last step.
     pub touched: Vec<Gfn>,
+    /// [`crate::Scenario::hurry_every`].
+    pub hurry_every: u64,
+    /// Turns of the main loop since the last hurry.
+    turns: u64,
 }
 
 /// The parts of the world that a host's step may change.
@@ -139,6 +143,8 @@ impl Host {
             retired: 0,
             early: 0,
             touched: Vec::new(),
+            hurry_every: 0,
+            turns: 0,
         }
     }
 
@@ -173,6 +179,17 @@ impl Host {
         at.max(self.free_at)
     }
 
+    /// Does what the image does when the guest has exited for no request.
+    fn hurry(&mut self, now: u64) {
+        self.turns += 1;
+        if self.turns == self.hurry_every {
+            self.turns = 0;
+            self.node.hurry(now);
+        } else if self.hurry_every != 0 {
+            self.node.refresh(now);
+        }
+    }
+
     /// One turn of the main loop.
     ///
     /// # Errors
@@ -190,6 +207,7 @@ impl Host {
             self.send(now, at);
         }
         self.node.tick(now, &mut self.memory);
+        self.hurry(now);
         self.lay_ahead();
         self.send(now, at);
         while let Some(event) = self.node.event(now, None) {

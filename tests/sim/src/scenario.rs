@@ -203,6 +203,9 @@ pub struct Scenario {
     pub slow: Option<(usize, u64)>,
     /// Time between two rounds in which nodes merge runs of pages.
     pub merge_ns: u64,
+    /// After so many turns a node lets go what waits to travel with its next request,
+    /// as one does whose guest has asked for nothing for a while; 0 for never.
+    pub hurry_every: u64,
 }
 
 impl Scenario {
@@ -266,6 +269,7 @@ impl Scenario {
             mishap,
             slow,
             merge_ns,
+            hurry_every: Rng::new(seed ^ 0x0048_0221).pick(&[0, 4, 40]),
         }
     }
 

@@ -111,6 +111,7 @@ impl World {
         config.pages = scenario.told(n);
         let mut host = Host::new(n, config, scenario.needed(n) + scenario.spare[n], self.now);
         host.free_at += self.rng.below(50 * MS);
+        host.hurry_every = scenario.hurry_every;
         host
     }
 

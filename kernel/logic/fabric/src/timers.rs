@@ -28,18 +28,40 @@ impl Fabric {
         self.note_time(now_ns);
         self.settle();
         let now = self.io.now_ns;
-        if let Some(links) = self.links.as_mut() {
-            while links.ack_ns().is_some_and(|at| at <= now) {
-                let node = links.acks.pop().expect("an acknowledgement is due");
-                let peer = &mut links.peers[usize::from(node)];
-                peer.in_acks = false;
-                peer.hurry();
-                links.mark_ready(node);
-                links.trim_acks();
-            }
-        }
+        self.end_patience(now);
         if self.scan_ns <= now {
             self.scan();
+        }
+    }
+
+    /// Lets acknowledgements and patient messages wait no longer for a frame to
+    /// travel with, [`crate::Config::ack_delay_ns`] or not.
+    pub fn hurry(&mut self) {
+        self.settle();
+        self.end_patience(u64::MAX);
+    }
+
+    /// Forgets retransmissions that are not needed any more, so that
+    /// [`Fabric::poll_timeout`] tells no earlier time than there is need for. It is
+    /// not looked for whenever something is acknowledged, as that takes long.
+    pub fn refresh(&mut self, now_ns: u64) {
+        self.note_time(now_ns);
+        self.settle();
+        if self.links.is_some() {
+            self.scan();
+        }
+    }
+
+    /// Ends the patience that was to last until `until_ns` at most.
+    fn end_patience(&mut self, until_ns: u64) {
+        let Some(links) = self.links.as_mut() else { return };
+        while links.ack_ns().is_some_and(|at| at <= until_ns) {
+            let node = links.acks.pop().expect("an acknowledgement is due");
+            let peer = &mut links.peers[usize::from(node)];
+            peer.in_acks = false;
+            peer.hurry();
+            links.mark_ready(node);
+            links.trim_acks();
         }
     }
 

@@ -161,6 +161,40 @@ fn an_acknowledgement_that_travels_with_a_message_is_not_sent_again() {
     assert_eq!(lab.until(lab.now + 10 * MS), []);
 }
 
+/// What would make a guest exit later leaves while it has exited anyway.
+#[test]
+fn nothing_waits_for_company_when_in_a_hurry() {
+    let mut lab = member(3);
+    lab.hears_data(0, Channel::Request, &[0], has(0, 0));
+    lab.posts(2, Channel::Response, true);
+    lab.fabric.hurry();
+    assert_eq!(lab.kinds(), [Kind::Data, Kind::Ack]);
+    lab.fabric.hurry();
+    assert_eq!(lab.kinds(), []);
+    // Nor does it leave a second time.
+    lab.hears_link(2, lab.epoch, has(1, 0));
+    assert_eq!(lab.until(lab.now + 10 * MS), []);
+}
+
+#[test]
+fn what_was_acknowledged_wakes_nobody_after_a_refresh() {
+    let mut lab = member(2);
+    send_requests(&mut lab, 1);
+    let timeout = lab.fabric.poll_timeout().unwrap();
+    lab.now += MS;
+    lab.hears_link(0, lab.epoch, has(1, 0));
+    lab.fabric.handle_timeout(lab.now);
+    assert_eq!(lab.fabric.poll_timeout(), Some(timeout));
+    lab.fabric.refresh(lab.now);
+    assert!(lab.fabric.poll_timeout().unwrap() > timeout);
+    // What was not is still sent again.
+    send_requests(&mut lab, 1);
+    let timeout = lab.fabric.poll_timeout();
+    lab.fabric.refresh(lab.now + 1);
+    assert_eq!(lab.fabric.poll_timeout(), timeout);
+    assert_eq!(messages(&mut lab, timeout.unwrap()), [(timeout.unwrap(), vec![1])]);
+}
+
 /// The frame has room for one message only.
 #[test]
 fn patience_that_did_not_travel_along_keeps_its_time() {

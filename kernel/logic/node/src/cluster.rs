@@ -213,6 +213,12 @@ impl Cluster {
         });
     }
 
+    /// Lets go of what waits to travel with a request of this node.
+    pub(crate) fn hurry(&mut self, fabric: &mut Fabric, now_ns: u64) {
+        self.outbox.hurry();
+        self.flush_outbox(fabric, now_ns);
+    }
+
     /// Whether [`Cluster::catch_up`] has something that others wait for in the end.
     pub(crate) fn is_behind(&self) -> bool {
         !self.ends.is_empty() || self.outbox.patience.is_unseen()

@@ -200,6 +200,21 @@ impl Node {
         self.fabric.write_ahead();
     }
 
+    /// Lets go what waits to travel with the next request: ends of transactions and
+    /// acknowledgements. For a node whose guest has asked for nothing for a while, so
+    /// that it is not to exit for each of them.
+    pub fn hurry(&mut self, tsc: u64) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.hurry(&mut self.fabric, self.clock.ns(tsc));
+        }
+        self.fabric.hurry();
+    }
+
+    /// Sees to it that [`Node::timeout_ns`] is not earlier than need be.
+    pub fn refresh(&mut self, tsc: u64) {
+        self.fabric.refresh(self.clock.ns(tsc));
+    }
+
     /// Times one eviction at a time, from its start to the home's last word.
     fn measure_eviction(&mut self, tsc: u64) {
         let Some(cluster) = &mut self.cluster else { return };

@@ -117,6 +117,12 @@ impl Outbox {
         self.patience.expire(now_ns, more, |leaving| responses.push_back(ended(leaving)));
     }
 
+    /// Lets leave the ends that wait for a message to travel in.
+    pub(crate) fn hurry(&mut self) {
+        let responses = &mut self.queues[Channel::Response.index()];
+        self.patience.end_lones(|leaving| responses.push_back(ended(leaving)));
+    }
+
     /// Whether so much waits that this node should ask for nothing new: each
     /// fetch it ends leaves a message here.
     pub(crate) fn is_congested(&self) -> bool {

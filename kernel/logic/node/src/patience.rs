@@ -148,6 +148,11 @@ impl Patience {
         }
     }
 
+    /// Lets leave the lone ends, without waiting for a message to travel in.
+    pub(crate) fn end_lones(&mut self, mut leave: impl FnMut(Leaving)) {
+        self.lones.drain(..).for_each(|lone| leave((lone.to, lone.end, false)));
+    }
+
     /// Lets leave what a message about a page takes along ([`Patience::ends_for`]).
     pub(crate) fn end_for(&mut self, gfn: Gfn, mut leave: impl FnMut(Leaving)) {
         let same = self.lones.extract_if(.., |lone| lone.end.gfn == gfn);
@@ -256,6 +261,11 @@ mod tests {
             assert_eq!(expire(&mut patience, 6 + 2 * LONE_NS, more), [(2, 20, 2, 0, false)]);
             assert_eq!(patience.until_ns(), None);
         }
+        keep(&mut patience, 1, 10, 1);
+        keep(&mut patience, 2, 20, 2);
+        let all = [(1, 10, 1, 0, false), (2, 20, 2, 0, false)];
+        assert_eq!(left(|leave| patience.end_lones(leave)), all, "in a hurry");
+        assert!(!patience.is_unseen());
         // Before the acknowledgement that leaves in the same frame.
         assert!(LONE_NS < fabric::Config::new([2; 6], 1, 1, 1, 2).ack_delay_ns);
     }

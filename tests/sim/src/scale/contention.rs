@@ -71,6 +71,7 @@ pub fn measure(nodes: u16, delay_ns: u64, hold_ns: Option<u64>, seed: u64) -> Op
         spare: vec![600; usize::from(nodes)],
         runs: vec![1; usize::from(nodes)],
         tables: None,
+        hurry_every: 0,
         ..Scenario::of(seed, Some(nodes))
     };
     let mut world = World::new(scenario, false);
