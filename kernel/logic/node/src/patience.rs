@@ -14,8 +14,9 @@ use coherence::{End, Message};
 pub(crate) const ENDS_AT_ONCE: u16 = 32;
 /// Longest that ends wait for more of a run, in nanoseconds.
 pub(super) const RUN_NS: u64 = 100_000;
-/// Longest that a lone end waits for a message to travel in. The fabric keeps the
-/// acknowledgement of the page for longer, and that leaves in the same frame.
+/// Longest that a lone end waits for a message to travel in, or to the end of the
+/// NIC's lull ([`crate::lull::Lull`]) if that is later. The fabric keeps the acknowledgement
+/// of the page for longer, and that leaves in the same frame.
 pub(super) const LONE_NS: u64 = 180_000;
 /// Nodes for which a lone end waits at once.
 const LONES_MAX: usize = 8;
