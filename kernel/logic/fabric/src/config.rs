@@ -45,6 +45,9 @@ pub struct Config {
     pub hello_ns: u64,
     /// Longest time an acknowledgement waits for a frame to travel with.
     pub ack_delay_ns: u64,
+    /// The same of a response without a page, which mostly is the last word of an
+    /// exchange: nothing goes back at once.
+    pub last_ack_delay_ns: u64,
     /// Least retransmission time-out.
     pub rto_min_ns: u64,
     /// Largest retransmission time-out.
@@ -63,7 +66,7 @@ pub struct Config {
 impl Config {
     /// The defaults: MTU 9000, 512 pages, 1 processor, heartbeat 100 ms, dead
     /// after 3 s, retransmission time-out 5 to 250 ms, acknowledgement delay
-    /// 200 us, 256 waiting messages for each peer and channel.
+    /// 200 us and 3 ms, 256 waiting messages for each peer and channel.
     #[must_use]
     pub const fn new(mac: Mac, cluster: u64, build: u64, incarnation: u64, nodes: u16) -> Config {
         Config {
@@ -83,6 +86,7 @@ impl Config {
             dead_after_ns: 3_000_000_000,
             hello_ns: 50_000_000,
             ack_delay_ns: 200_000,
+            last_ack_delay_ns: 3_000_000,
             rto_min_ns: 5_000_000,
             rto_max_ns: 250_000_000,
             ring: 256,
@@ -98,7 +102,8 @@ impl Config {
         assert!((MTU_MIN..=MTU_MAX).contains(&self.mtu), "MTU of 1500 to 9000 bytes");
         assert!(self.mac[0] & 1 == 0, "a MAC address of one station");
         assert!(self.queue >= 1 && self.reassembly >= 1 && self.hello_ns >= 1000);
-        assert!(self.ack_delay_ns < self.rto_min_ns && self.rto_min_ns <= self.rto_max_ns);
+        let ack_delay_ns = self.ack_delay_ns.max(self.last_ack_delay_ns);
+        assert!(ack_delay_ns < self.rto_min_ns && self.rto_min_ns <= self.rto_max_ns);
         assert!(self.heartbeat_ns >= 2 && self.heartbeat_ns < self.dead_after_ns);
     }
 

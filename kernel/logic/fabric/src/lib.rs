@@ -28,7 +28,8 @@
 //! the windows of all peers and channels together fit in its receive ring.
 //! What is lost is sent again when three later ones were acknowledged, or
 //! after the retransmission time-out. Acknowledgements, and messages that nobody
-//! waits for, travel with the next frame, or alone after a short delay.
+//! waits for, travel with the next frame, or alone after a short delay, which is longer
+//! for a response without a page.
 //!
 //! A page is sent from the caller's frame by the device; nothing is copied.
 //! With a small MTU it goes in up to three parts and is put together in one

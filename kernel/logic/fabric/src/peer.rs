@@ -15,6 +15,13 @@ pub(crate) const GRACES: u8 = 4;
 /// New messages or parts after which the acknowledgement does not wait.
 const ACK_EVERY: u8 = 16;
 
+/// Whether a message mostly ends an exchange, by its channel and the parts of its page:
+/// then its acknowledgement waits for longer, and says little about the round trip.
+#[inline]
+pub(crate) fn is_last_word(channel: Channel, parts: u8) -> bool {
+    channel == Channel::Response && parts == 0
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Peer {
     pub(crate) mac: Mac,
@@ -34,13 +41,15 @@ pub(crate) struct Peer {
     pub(crate) rto_ns: Option<u64>,
     /// When the acknowledgement it is owed must go.
     pub(crate) ack_ns: Option<u64>,
+    /// The same of what is acknowledged later ([`is_last_word`]).
+    pub(crate) last_ack_ns: Option<u64>,
     /// New messages and parts since the last acknowledgement.
     pub(crate) fresh: u8,
     pub(crate) ack_now: bool,
     pub(crate) heartbeat_now: bool,
     pub(crate) in_ready: bool,
     pub(crate) in_acks: bool,
-    /// It is in the queue of those with a retransmission timer.
+    /// It is in [`Links::armed`].
     pub(crate) in_armed: bool,
     pub(crate) stop_acked: bool,
     /// When it was last told that it is fenced.
@@ -66,6 +75,7 @@ impl Peer {
             graces: 0,
             rto_ns: None,
             ack_ns: None,
+            last_ack_ns: None,
             fresh: 0,
             ack_now: false,
             heartbeat_now: false,
@@ -146,7 +156,8 @@ impl Peer {
     pub(crate) fn acknowledge(&mut self, link: &Link, now: u64, io: &mut Io) {
         let smoothed = self.rtt.smoothed().unwrap_or(0);
         let mut progress = false;
-        for n in 0..Channel::COUNT {
+        for channel in Channel::BY_URGENCY {
+            let n = channel.index();
             let news = (link.awaited[n], link.received[n], link.window[n]);
             if self.senders[n].knows(news) {
                 continue;
@@ -154,8 +165,8 @@ impl Peer {
             let acked = self.senders[n].acknowledge(news, now, smoothed, |f| io.release(f));
             progress |= acked.progress;
             io.counters.retransmits_fast += u64::from(acked.lost);
-            if let Some(ns) = acked.rtt {
-                self.rtt.sample(ns);
+            if let Some((ns, parts)) = acked.rtt {
+                self.rtt.sample(ns, is_last_word(channel, parts));
             }
         }
         if progress {
@@ -165,15 +176,34 @@ impl Peer {
         }
     }
 
-    /// Notes that `fresh` new messages or parts have come that must be
-    /// acknowledged by `at_ns`.
+    /// Notes that `fresh` new messages or parts have come at `now_ns`, all of them the
+    /// `last` of their exchanges or not.
     #[inline]
-    pub(crate) fn owe_ack(&mut self, fresh: u8, at_ns: u64, window: u8) {
+    pub(crate) fn owe_ack(
+        &mut self,
+        (fresh, last): (u8, bool),
+        now_ns: u64,
+        (config, window): (&Config, u8),
+    ) {
         self.fresh = self.fresh.saturating_add(fresh);
         if self.fresh >= ACK_EVERY.min(window / 2) {
             self.ack_now = true;
         }
-        self.ack_ns.get_or_insert(at_ns);
+        if last {
+            self.last_ack_ns.get_or_insert(now_ns + config.last_ack_delay_ns);
+        } else {
+            self.ack_ns.get_or_insert(now_ns + config.ack_delay_ns);
+        }
+    }
+
+    /// Whether what is acknowledged later has waited for long enough.
+    pub(crate) fn end_last_word(&mut self, now_ns: u64) -> bool {
+        let ends = self.last_ack_ns.is_some_and(|at| at <= now_ns);
+        if ends {
+            self.last_ack_ns = None;
+            self.ack_now = true;
+        }
+        ends
     }
 
     /// A frame with acknowledgements has gone out. Patient messages that had
@@ -183,6 +213,7 @@ impl Peer {
         self.fresh = 0;
         self.ack_now = false;
         self.heartbeat_now = false;
+        self.last_ack_ns = None;
         if !self.senders.iter().any(Sender::is_patient) {
             self.ack_ns = None;
         }
@@ -219,7 +250,12 @@ impl Peer {
         let dead_ns = self.heard_ns.saturating_add(config.dead_after_ns);
         let silent_ns = self.sent_ns.saturating_add(config.heartbeat_ns);
         let silent_ns = if self.heartbeat_now || !watched { u64::MAX } else { silent_ns };
-        dead_ns.min(silent_ns).min(self.rto_ns.unwrap_or(u64::MAX))
+        dead_ns.min(silent_ns).min(self.timed_ns().unwrap_or(u64::MAX))
+    }
+
+    /// When a retransmission or an acknowledgement that may be late is due.
+    pub(crate) fn timed_ns(&self) -> Option<u64> {
+        self.rto_ns.into_iter().chain(self.last_ack_ns).min()
     }
 
     /// Gives up everything to and from it.
@@ -227,6 +263,7 @@ impl Peer {
         self.alive = false;
         self.rto_ns = None;
         self.ack_ns = None;
+        self.last_ack_ns = None;
         self.senders.iter_mut().for_each(|s| s.clear(|f| io.release(f)));
         self.receivers.iter_mut().for_each(|r| r.clear(pool));
     }
@@ -266,7 +303,7 @@ pub(crate) struct Links {
     /// Peers that this node keeps in touch with: all in a small cluster, its
     /// neighbours in the ring of node numbers in a large one.
     pub(crate) watched: Vec<u16>,
-    /// Other peers with a retransmission timer, each once.
+    /// Other peers of which a timer runs ([`Peer::timed_ns`]), each once.
     pub(crate) armed: Fifo<u16>,
     /// Distance in the ring to the peer that next hears of this node out of
     /// turn, and when.
@@ -327,11 +364,10 @@ impl Links {
         self.watched.len() + 1 == usize::from(nodes) || near()
     }
 
-    /// Queues a peer whose retransmission timer runs, if nobody looks at it
-    /// anyway.
+    /// Queues a peer of which a timer runs, if nobody looks at it anyway.
     pub(crate) fn mark_armed(&mut self, node: u16, now_ns: u64) {
         let peer = &self.peers[usize::from(node)];
-        if peer.rto_ns.is_some() && !peer.in_armed && !self.watches(node) {
+        if peer.timed_ns().is_some() && !peer.in_armed && !self.watches(node) {
             let peer = &mut self.peers[usize::from(node)];
             peer.in_armed = true;
             // Its silence counts from when it had something to answer.

@@ -2,7 +2,7 @@
 
 use crate::fabric::{Fabric, Stopping};
 use crate::io::Control;
-use crate::peer::News;
+use crate::peer::{News, is_last_word};
 use crate::receiver::Verdict;
 use crate::{Drop, Event, RefuseReason, Sink, Status, StopReason};
 use addr::{Arrived, Frame, NodeId, PAGE_SIZE};
@@ -210,14 +210,18 @@ impl Fabric {
         }
         peer.acknowledge(&link, at_ns, &mut self.io);
         // The time-out may be shorter than it was when the timers were seen.
-        self.scan_ns = self.scan_ns.min(peer.rto_ns.unwrap_or(u64::MAX));
-        let (wants, owed) = (peer.wants(), peer.ack_ns.is_some());
+        self.scan_ns = self.scan_ns.min(peer.timed_ns().unwrap_or(u64::MAX));
+        let (wants, owed, owed_late) =
+            (peer.wants(), peer.ack_ns.is_some(), peer.last_ack_ns.is_some());
         if wants {
             links.mark_ready(node);
         }
         if owed {
             // No answer has taken it along.
             links.mark_ack(node);
+        }
+        if owed_late {
+            links.mark_armed(node, at_ns);
         }
     }
 
@@ -238,7 +242,7 @@ impl Fabric {
         let (plan, window) = (links.plan, links.window);
         let peer = &mut links.peers[usize::from(node)];
         let counters = &mut self.io.counters;
-        let mut fresh = 0;
+        let (mut fresh, mut last) = (0, true);
         for message in data.messages() {
             let channel = message.channel;
             let receiver = &mut peer.receivers[channel.index()];
@@ -273,9 +277,10 @@ impl Fabric {
             peer.ack_now |= peer.receivers[channel.index()].gap();
             let new = matches!(verdict, Verdict::Whole | Verdict::Assembled(_) | Verdict::Kept);
             fresh += u8::from(new);
+            last &= !new || is_last_word(channel, message.parts);
         }
         if fresh != 0 {
-            peer.owe_ack(fresh, self.io.now_ns + self.io.config.ack_delay_ns, window);
+            peer.owe_ack((fresh, last), self.io.now_ns, (&self.io.config, window));
         }
         Ok(())
     }

@@ -16,12 +16,14 @@ impl Rtt {
         Rtt { smoothed: 0, variation: 0, backoff: 0, min, max }
     }
 
-    pub(crate) fn sample(&mut self, ns: u64) {
+    /// Takes how long an acknowledgement took, which may have been kept `late`: then it
+    /// counts only where nothing shorter is known.
+    pub(crate) fn sample(&mut self, ns: u64, late: bool) {
         let ns = ns.max(1);
         if self.smoothed == 0 {
             self.smoothed = ns;
             self.variation = ns / 2;
-        } else {
+        } else if !late || ns < self.smoothed {
             let error = self.smoothed.abs_diff(ns);
             self.variation = self.variation - self.variation / 4 + error / 4;
             self.smoothed = self.smoothed - self.smoothed / 8 + ns / 8;
@@ -61,10 +63,10 @@ mod tests {
     fn follows_samples_and_backs_off() {
         let mut rtt = Rtt::new(5_000, 250_000);
         assert_eq!(rtt.timeout(), 20_000);
-        rtt.sample(10_000);
+        rtt.sample(10_000, false);
         assert_eq!(rtt.timeout(), 10_000 + 4 * 5_000);
         for _ in 0..100 {
-            rtt.sample(10_000);
+            rtt.sample(10_000, false);
         }
         assert!(rtt.timeout() < 11_000);
         rtt.back_off();
@@ -75,7 +77,11 @@ mod tests {
         assert_eq!(rtt.timeout(), 250_000);
         rtt.progress();
         assert!(rtt.timeout() < 11_000);
-        rtt.sample(u64::MAX);
+        rtt.sample(200_000, true);
+        assert!(rtt.timeout() < 11_000, "what was kept late says nothing");
+        rtt.sample(9_000, true);
+        assert!(rtt.smoothed() < Some(10_000), "unless it is shorter");
+        rtt.sample(u64::MAX, false);
         assert_eq!(rtt.timeout(), 250_000);
     }
 }

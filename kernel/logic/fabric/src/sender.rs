@@ -76,7 +76,8 @@ pub(crate) struct Due<'a> {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Acked {
     pub(crate) progress: bool,
-    pub(crate) rtt: Option<u64>,
+    /// The time since one of them was sent, once, and the parts of its page.
+    pub(crate) rtt: Option<(u64, u8)>,
     /// Found lost by the gap they leave.
     pub(crate) lost: u32,
 }
@@ -328,7 +329,7 @@ impl Sender {
             new &= new - 1;
             let unit = self.units[self.row(sequence)];
             if unit.tries == 1 {
-                outcome.rtt = Some(now_ns.saturating_sub(unit.sent_ns));
+                outcome.rtt = Some((now_ns.saturating_sub(unit.sent_ns), unit.parts));
             }
             let at = self.row(sequence.wrapping_sub(u32::from(unit.part)));
             let flight = &mut self.flight[at];

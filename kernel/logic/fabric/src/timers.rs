@@ -120,11 +120,11 @@ impl Fabric {
             let links = self.links.as_mut().expect("as above");
             let node = links.armed.pop().expect("counted above");
             links.peers[usize::from(node)].in_armed = false;
-            if links.peers[usize::from(node)].rto_ns.is_some() {
+            if links.peers[usize::from(node)].timed_ns().is_some() {
                 next = next.min(self.scan_peer(node, false));
                 let links = self.links.as_mut().expect("as above");
                 let peer = &mut links.peers[usize::from(node)];
-                if peer.rto_ns.is_some() && links.armed.push(node) {
+                if peer.timed_ns().is_some() && links.armed.push(node) {
                     peer.in_armed = true;
                 }
             }
@@ -166,8 +166,9 @@ impl Fabric {
         let again = peer.expire(&mut self.io);
         let silent = watched && peer.sent_ns.saturating_add(config.heartbeat_ns) <= now;
         peer.heartbeat_now |= silent;
+        let owed = peer.end_last_word(now);
         let next = peer.next_ns(&config, watched);
-        if again || silent {
+        if again || silent || owed {
             links.mark_ready(node);
         }
         next

@@ -8,6 +8,8 @@ use fabric::{Channel, Config, Drop, Event, Kind};
 use wire::{Body, Link, MESSAGE_BYTES, PAGE_OFFSET, Packet};
 
 const DELAY: u64 = 200_000;
+/// Of a response without a page.
+const LAST_DELAY: u64 = 3 * MS;
 /// Before a round trip was measured: four times the least.
 const FIRST_TIMEOUT: u64 = 20 * MS;
 const HEARTBEAT: u64 = 100 * MS;
@@ -123,6 +125,29 @@ fn an_acknowledgement_waits_for_its_delay_and_no_longer() {
     assert_eq!(lab.until_of(Kind::Ack, start + DELAY / 2), []);
     lab.hears_data(0, Channel::Request, &[2], has(0, 0));
     assert_eq!(lab.until_of(Kind::Ack, start + 40 * MS), [(start + DELAY, mac(0))]);
+}
+
+/// Nothing goes back for it, so it waits for longer; whoever it came from.
+#[test]
+fn the_last_word_of_an_exchange_is_acknowledged_later() {
+    for (nodes, from) in [(2, 0), (64, 5), (64, 32)] {
+        let mut lab = member_of(Config { ring: 4096, ..config(1, nodes) });
+        let start = lab.now;
+        let acked = |at| vec![(at, mac(from))];
+        lab.hears_data(from, Channel::Response, &[0], has(0, 0));
+        assert_eq!(lab.until_of(Kind::Ack, start + 40 * MS), acked(start + LAST_DELAY));
+        // Nor by itself, where something is owed sooner.
+        let start = lab.now;
+        lab.hears_data(from, Channel::Response, &[1], has(0, 0));
+        assert_eq!(lab.until_of(Kind::Ack, start + MS), []);
+        lab.hears_data(from, Channel::Request, &[0], has(0, 0));
+        assert_eq!(lab.until_of(Kind::Ack, start + 40 * MS), acked(start + MS + DELAY));
+        // Nor where there is company.
+        let start = lab.now;
+        lab.hears_data(from, Channel::Response, &[2], has(0, 0));
+        lab.posts(from as u16, Channel::Response, false);
+        assert_eq!(lab.until_of(Kind::Ack, start + 4 * MS), []);
+    }
 }
 
 /// Before the sender's window is used up: half of it, sixteen at most.
