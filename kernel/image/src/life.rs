@@ -225,9 +225,14 @@ fn wait_for_answer(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles) 
     consoles.pump(&mut guest.machine);
     // What is wrong is seen here, for an answer may let the guest go on at once.
     watch(link, Some(guest));
-    link.lull(guest.deadline());
+    link.lull(guest.exited_at(), guest.deadline());
     link.wait_for_answer(guest.exited_at());
-    if link.take(Some(guest)) != Taken::PageOnly {
+    let taken = link.take(Some(guest));
+    if taken == Taken::Frames && link.is_to_finish(guest) {
+        link.finish(guest);
+        consoles.interrupted();
+    }
+    if taken != Taken::PageOnly {
         watch(link, Some(guest));
     }
 }

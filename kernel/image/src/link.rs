@@ -146,7 +146,8 @@ impl Link {
     }
 
     /// Takes what has arrived, and sends what follows from it. Where the guest's
-    /// page has come, it stays at that, and the frame is left for [`Link::settle`].
+    /// page has come, it stays at that, and the frame is left for [`Link::settle`],
+    /// unless the guest is not to exit for it.
     pub(crate) fn take(&mut self, mut guest: Option<&mut Guest>) -> Taken {
         let mut taken = Taken::Nothing;
         for n in 0..BATCH {
@@ -155,6 +156,7 @@ impl Link {
             }
             let tsc = clock::now_tsc();
             match guest.as_deref_mut().filter(|guest| guest.is_waiting()) {
+                Some(_) if self.lull.is_alone() => {}
                 Some(guest) => {
                     if self.map_early(tsc, guest) {
                         self.last_frame = tsc;
@@ -183,6 +185,7 @@ impl Link {
         });
         if mapped == Some(true) {
             guest.received(tsc);
+            self.lull.came(tsc);
         }
         mapped == Some(true)
     }
@@ -213,6 +216,9 @@ impl Link {
             self.last_frame = tsc;
             if let Some(guest) = &mut guest {
                 guest.received(tsc);
+                if guest.is_waiting() {
+                    self.lull.came(tsc);
+                }
             }
             self.send(guest);
         }
@@ -353,17 +359,17 @@ impl Link {
         self.node.event(clock::now_tsc(), guest)
     }
 
-    /// Turns the NIC's interrupt off for a while, since its ring is polled,
-    /// and sees to it that this node looks again when the while is over.
-    pub(crate) fn lull(&mut self, deadline: Option<u64>) {
-        let now = clock::now_tsc();
-        let lull = self.lull.begin(now);
+    /// Turns the NIC's interrupt off for a while, since its ring is polled for what the
+    /// guest exited for at `since`, and sees to it that this node looks again when the
+    /// while is over.
+    pub(crate) fn lull(&mut self, since: u64, deadline: Option<u64>) {
+        let until = self.lull.wait(since, clock::now_tsc());
         if let Some(probed) = &mut self.nic
             && self.lull_end == 0
         {
             probed.nic.disable_interrupts();
         }
-        self.lull_end = now + lull;
+        self.lull_end = until;
         if self.timer < self.lull_end {
             // Put off, or it would make the guest exit for nothing.
             self.timer = 0;
@@ -371,6 +377,28 @@ impl Link {
         // While an answer is waited for time is looked at anyway, and what the fabric
         // is to do soon leaves with the next request, or when the lull ends.
         self.set_timer_from(deadline, self.lull_end);
+    }
+
+    /// Whether the guest's page has come, and nothing of what it leaves to be done is to
+    /// wait for another exit: it is likely to ask for no other soon.
+    pub(crate) fn is_to_finish(&self, guest: &Guest) -> bool {
+        self.lull.is_alone() && self.node.has_come(guest, &self.memory)
+    }
+
+    /// Does that: what waits is sent, the lull ends, and no interrupt that has come by
+    /// now makes the guest exit as soon as it goes on.
+    pub(crate) fn finish(&mut self, guest: &mut Guest) {
+        self.hurry();
+        self.refresh();
+        interrupts::poll();
+        self.take_interrupts();
+        self.listen();
+        // What has come before that will not interrupt.
+        if self.has_frame() {
+            self.take(Some(guest));
+        }
+        self.timer = 0;
+        self.set_timer(guest.upcoming_deadline(clock::now_tsc()));
     }
 
     /// Turns the NIC's interrupt on again if that is due. What has come by

@@ -268,6 +268,16 @@ impl Guest {
         }
     }
 
+    /// The page that it waits for, whatever for.
+    pub(crate) fn wants(&self) -> Option<(Gfn, Access)> {
+        match self.wait {
+            Wait::Fault { gfn, access, .. }
+            | Wait::Exit { gfn, access, .. }
+            | Wait::Result { gfn, access, .. } => Some((gfn, access)),
+            Wait::Nothing | Wait::Frame(_) | Wait::Bench(_) => None,
+        }
+    }
+
     /// Whether it waits for a page or an answer.
     #[must_use]
     pub fn is_waiting(&self) -> bool {

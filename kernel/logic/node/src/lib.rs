@@ -210,6 +210,15 @@ impl Node {
         self.fabric.hurry();
     }
 
+    /// Whether the page that the guest waits for is here.
+    #[must_use]
+    pub fn has_come(&self, guest: &Guest, memory: &impl HostMemory) -> bool {
+        let wanted = guest.wants().zip(self.cluster.as_ref());
+        wanted.is_some_and(|((gfn, access), cluster)| {
+            cluster.coherence().is_ready(memory, gfn, access)
+        })
+    }
+
     /// Sees to it that [`Node::timeout_ns`] is not earlier than need be.
     pub fn refresh(&mut self, tsc: u64) {
         self.fabric.refresh(self.clock.ns(tsc));
