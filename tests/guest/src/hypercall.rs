@@ -39,6 +39,8 @@ pub enum Call {
     Fetched = 13,
     /// Whether a page is part of a large one at the guest's node: gfn.
     Large = 14,
+    /// Times that this program has exited, the call included.
+    Exits = 15,
 }
 
 /// Makes a hypercall; `None` where it cannot be done.

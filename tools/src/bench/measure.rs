@@ -64,6 +64,15 @@ pub(super) enum Line {
         /// Touches that faulted.
         faults: u64,
     },
+    /// How often the guest exited in a measure.
+    Exits {
+        /// Which measure.
+        name: String,
+        /// Its faults.
+        faults: u64,
+        /// Exits for them and whatever else.
+        exits: u64,
+    },
     /// What is being done.
     Stage {
         /// In words.
@@ -185,6 +194,8 @@ pub(super) struct Measured {
     pub(super) samples: BTreeMap<String, Distribution>,
     /// Totals by name.
     pub(super) totals: BTreeMap<String, Total>,
+    /// The guest's exits for each fault, by name.
+    exits: BTreeMap<String, f64>,
     /// The nodes' `stages` events by node and phase.
     stages: BTreeMap<(u64, u64), Value>,
     /// The nodes' last `report` events.
@@ -207,6 +218,10 @@ impl Measured {
                 ensure!(hz > 0 && pages > 0 && ticks > 0, "the measure {name} is empty");
                 let seconds = ticks as f64 / hz as f64;
                 self.totals.insert(name, Total { pages, faults, seconds });
+            }
+            Line::Exits { name, faults, exits } => {
+                ensure!(faults > 0 && exits > 0, "the measure {name} has no exit");
+                self.exits.insert(name, exits as f64 / faults as f64);
             }
             Line::Stage { text } => return Ok(Some(text)),
             Line::Error { reason } => bail!("the measurement failed: {reason}"),
@@ -262,6 +277,11 @@ impl Measured {
     /// A total that must be there.
     pub(super) fn total(&self, name: &str) -> Result<Total> {
         self.totals.get(name).copied().with_context(|| format!("the measure {name} is missing"))
+    }
+
+    /// Exits for each fault of a measure that must be there.
+    pub(super) fn exits(&self, name: &str) -> Result<f64> {
+        self.exits.get(name).copied().with_context(|| format!("the exits of {name} are missing"))
     }
 
     /// A count of a node's last report; `path` leads to it.

@@ -20,6 +20,8 @@ pub(super) struct Outcome {
     pub(super) exit_floor: Summary,
     /// A read of a page that another node owns.
     pub(super) read_fault: Summary,
+    /// The same where the guest does something else for 2 ms before each.
+    pub(super) lone_read_fault: Summary,
     /// A read of such a page whose home is the reader's node.
     pub(super) own_read_fault: Summary,
     /// A write to a page that another node owns.
@@ -34,6 +36,8 @@ pub(super) struct Outcome {
     pub(super) bandwidth: Bandwidth,
     /// Instructions for one read fault.
     pub(super) instructions: Instructions,
+    /// Times that the guest exits for one fault.
+    pub(super) exits: Exits,
     /// What became of the pages that the requester received.
     pub(super) received: Received,
     /// Where the time of a read fault goes.
@@ -65,6 +69,21 @@ pub(super) struct Instructions {
     owner: u64,
     /// On the requester, where it is home to the page.
     requester_at_home: u64,
+}
+
+/// Times that the guest exits for one fault: for itself, and for all that it leads to
+/// and that comes meanwhile.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Exits {
+    read_fault: f64,
+    lone_read_fault: f64,
+}
+
+impl Exits {
+    fn new(m: &Measured) -> Result<Self> {
+        let [read_fault, lone_read_fault] = [m.exits("read_fault")?, m.exits("lone_read_fault")?];
+        Ok(Self { read_fault, lone_read_fault })
+    }
 }
 
 /// Pages that a node received.
@@ -172,6 +191,7 @@ impl Outcome {
             page_rtt: guest("page_rtt")?,
             exit_floor: floor,
             read_fault: guest("read_fault")?,
+            lone_read_fault: guest("lone_read_fault")?,
             own_read_fault: guest("own_read_fault")?,
             write_fault: guest("write_fault")?,
             upgrade: guest("upgrade")?,
@@ -185,6 +205,7 @@ impl Outcome {
                 link_mib_s: m.total("link")?.mib_s(),
             },
             instructions: counted,
+            exits: Exits::new(m)?,
             received: Received::new(m)?,
             stages,
             cluster,
@@ -225,6 +246,7 @@ impl Outcome {
             ("4 KiB round trip", &self.page_rtt),
             ("exit floor", &self.exit_floor),
             ("read fault", &self.read_fault),
+            ("read fault, alone", &self.lone_read_fault),
             ("read fault, home here", &self.own_read_fault),
             ("write fault", &self.write_fault),
             ("upgrade", &self.upgrade),
@@ -298,6 +320,14 @@ impl Outcome {
                 "instructions for a read fault: {} on the requester ({} if it is the page's home), \
                  {} on the owner",
                 i.requester, i.requester_at_home, i.owner
+            ),
+        );
+        let e = self.exits;
+        line(
+            text,
+            format_args!(
+                "exits for a read fault: {:.2}, {:.2} where it comes alone",
+                e.read_fault, e.lone_read_fault
             ),
         );
         let r = self.received;

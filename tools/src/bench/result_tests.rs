@@ -33,6 +33,7 @@ fn measured(count: u64) -> Measured {
         ("page_rtt", 100_000),
         ("exit_floor", 10_000),
         ("read_fault", 120_000),
+        ("lone_read_fault", 150_000),
         ("own_read_fault", 115_000),
         ("write_fault", 130_000),
         ("upgrade", 60_000),
@@ -55,6 +56,9 @@ fn measured(count: u64) -> Measured {
         let line =
             Line::Total { name: name.into(), hz: HZ, pages: 2560, ticks: HZ / 4, faults: 640 };
         assert_eq!(m.take(line).unwrap(), None);
+    }
+    for (name, exits) in [("read_fault", 1010), ("lone_read_fault", 1250)] {
+        m.take(Line::Exits { name: name.into(), faults: 1000, exits }).unwrap();
     }
     m.take(Line::End { name: "end".into() }).unwrap();
     let report = json!({
@@ -92,6 +96,7 @@ fn the_json_has_the_promised_shape() {
         "page_rtt",
         "exit_floor",
         "read_fault",
+        "lone_read_fault",
         "own_read_fault",
         "write_fault",
         "upgrade",
@@ -118,7 +123,8 @@ fn the_json_has_the_promised_shape() {
         json!({"nodes": 2, "memory_bytes": 536_870_912, "machine": "m", "link": "nic", "mtu": 9000})
     );
     assert_eq!(json["received"], json!({"landed": 100, "copied": 7}));
-    assert_eq!(json.as_object().unwrap().len(), 14, "nothing else");
+    assert_eq!(json["exits"], json!({"read_fault": 1.01, "lone_read_fault": 1.25}));
+    assert_eq!(json.as_object().unwrap().len(), 16, "nothing else");
 }
 
 #[test]
@@ -128,6 +134,7 @@ fn the_table_gives_ratios_to_both_round_trips() {
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[2..], ["1000", "119.8", "120.0", "120.2", "120.2", "2.40", "1.20"]);
     assert!(table.contains("read fault less exit floor: 1.10 x 4 KiB round trip, 2.20 x null"));
+    assert!(table.contains("exits for a read fault: 1.01, 1.25 where it comes alone"), "{table}");
     assert!(table.contains("25 % of the touches fault"), "{table}");
 }
 

@@ -20,6 +20,7 @@
 //! | 12 | mark | number | | | 0: every node will print its histograms and clear them |
 //! | 13 | fetched | | | | pages that came for accesses of this node, or ahead of them |
 //! | 14 | large | gfn | | | 1: this node maps the page as part of a large one, else 0 |
+//! | 15 | exits | | | | times that the guest has exited, this call included |
 
 use super::guest::Context;
 use addr::{Access, Gfn, NodeId};
@@ -114,8 +115,12 @@ fn node_of(rdx: u64, nodes: usize, me: NodeId) -> Option<NodeId> {
     (node.index() < nodes && node != me).then_some(node)
 }
 
-/// Does a call or begins it.
-pub(crate) fn start<V, M: HostMemory>(call: Call, at: &mut Context<'_, V, M>) -> Started {
+/// Does a call of a guest that has exited so often, or begins it.
+pub(crate) fn start<V, M: HostMemory>(
+    call: Call,
+    exits: u64,
+    at: &mut Context<'_, V, M>,
+) -> Started {
     let nodes = at.cluster.coherence().layout().nodes();
     let node = node_of(call.rdx, nodes, at.cluster.me());
     let gfn = Gfn(call.rbx);
@@ -161,6 +166,7 @@ pub(crate) fn start<V, M: HostMemory>(call: Call, at: &mut Context<'_, V, M>) ->
         14 if at.cluster.coherence().home(gfn).is_some() => {
             u64::from(at.cluster.coherence().is_large(at.memory, gfn))
         }
+        15 => exits,
         12 if at.cluster.ask_mark(call.rbx) => 0,
         11 => at.cluster.coherence().home(gfn).map_or(ERROR, |n| u64::from(n.0)),
         _ => ERROR,

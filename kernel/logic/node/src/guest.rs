@@ -97,6 +97,8 @@ pub struct Guest {
     searching: bool,
     fault_rip: u64,
     grants_before: u64,
+    /// How often it has exited.
+    exits: u64,
 }
 
 /// What a step works with.
@@ -137,6 +139,7 @@ impl Guest {
             searching: false,
             fault_rip: 0,
             grants_before: 0,
+            exits: 0,
         }
     }
 
@@ -207,6 +210,7 @@ impl Guest {
         }
         let exit = at.vcpu.run();
         self.stamps.exit = (at.tsc)();
+        self.exits += 1;
         self.exited(at, exit)
     }
 
@@ -346,7 +350,7 @@ impl Guest {
     fn hypercall<V: Vcpu, M: HostMemory>(&mut self, at: &mut Context<'_, V, M>) -> Step {
         self.count_fault(at.stages);
         let call = bench::Call::of(at.vcpu.registers());
-        match bench::start(call, at) {
+        match bench::start(call, self.exits, at) {
             bench::Started::Value(value) => self.end_hypercall(at, value),
             bench::Started::Wait(wait) => {
                 self.wait = Wait::Bench(wait);

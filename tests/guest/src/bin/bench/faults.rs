@@ -2,7 +2,7 @@
 //! and the floor below them all.
 
 use crate::link::stream;
-use crate::plan::{Mark, Plan, SAMPLES, give_away, mark, pattern};
+use crate::plan::{Mark, Plan, SAMPLES, exits, give_away, mark, pattern};
 use guests::cpu::tsc;
 use guests::hypercall::{Call, call};
 use guests::memory::Region;
@@ -18,6 +18,11 @@ const RUNS_MAX: u64 = 256;
 /// Samples of faults on pages that this node is home to, at most: they take frames
 /// that the measures after them need.
 const OWN_FAULTS_MAX: u64 = 2_000;
+/// Samples of faults that come alone, at most.
+const LONE_FAULTS_MAX: u64 = 500;
+/// What the guest does between them, in microseconds: longer than a node waits for
+/// the next one before it turns to other things.
+const PAUSE_US: u64 = 2_000;
 /// What a read of a wrong value is called.
 const WRONG: &str = "a page does not hold what was written to it";
 
@@ -55,10 +60,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
     mark(Mark::Discard)?;
 
     plan.stage("read faults");
-    timed(&region, |i| {
-        let (ticks, value) = region.read(i);
-        if value == pattern(&region, i) { Ok(ticks) } else { Err(WRONG) }
-    })?;
+    let before = exits()?;
+    timed(&region, |i| read(&region, i))?;
+    plan.report_exits("read_fault", plan.faults, exits()? - before - 1);
     mark(Mark::Read)?;
     plan.report("read_fault");
 
@@ -86,7 +90,34 @@ pub(crate) fn measure(plan: &Plan) -> Result<(), &'static str> {
     mark(Mark::Floor)?;
     plan.report("exit_floor");
     own(plan)?;
+    alone(plan, region)?;
     in_sequence(plan, region)
+}
+
+/// Reads page `i`, which has to hold its pattern.
+fn read(region: &Region, i: u64) -> Result<u64, &'static str> {
+    let (ticks, value) = region.read(i);
+    if value == pattern(region, i) { Ok(ticks) } else { Err(WRONG) }
+}
+
+/// Reads pages that the other node holds, and does something else after each.
+fn alone(plan: &Plan, region: Region) -> Result<(), &'static str> {
+    plan.stage("giving some pages to the other node");
+    let faults = plan.faults.min(LONE_FAULTS_MAX);
+    let region = region.part(0, faults * STRIDE);
+    give_away(region)?;
+    mark(Mark::Discard)?;
+    plan.stage("read faults that come alone");
+    let pause = plan.ticks(PAUSE_US);
+    let before = exits()?;
+    timed(&region, |i| {
+        let until = tsc() + pause;
+        while tsc() < until {}
+        read(&region, i)
+    })?;
+    plan.report_exits("lone_read_fault", faults, exits()? - before - 1);
+    plan.report("lone_read_fault");
+    Ok(())
 }
 
 /// Reads pages that the other node holds and this one is home to: no message goes
@@ -101,10 +132,7 @@ fn own(plan: &Plan) -> Result<(), &'static str> {
     give_away(region)?;
     mark(Mark::Discard)?;
     plan.stage("read faults of this home's pages");
-    timed(&region, |i| {
-        let (ticks, value) = region.read(i);
-        if value == pattern(&region, i) { Ok(ticks) } else { Err(WRONG) }
-    })?;
+    timed(&region, |i| read(&region, i))?;
     mark(Mark::OwnRead)?;
     plan.report("own_read_fault");
     Ok(())

@@ -107,6 +107,16 @@ impl Plan {
         println!(r#"@bench {{"name":"{name}","hz":{hz},{}}}"#, samples.distribution());
     }
 
+    /// Prints how often the guest exited for so many faults.
+    pub(crate) fn report_exits(&self, name: &str, faults: u64, exits: u64) {
+        println!(r#"@bench {{"name":"{name}","faults":{faults},"exits":{exits}}}"#);
+    }
+
+    /// So much of a second in ticks.
+    pub(crate) const fn ticks(&self, microseconds: u64) -> u64 {
+        self.hz * microseconds / 1_000_000
+    }
+
     /// Prints what was done in how many ticks.
     pub(crate) fn report_total(&self, name: &str, pages: u64, ticks: u64, faults: u64) {
         let hz = self.hz;
@@ -120,6 +130,11 @@ impl Plan {
 fn settle() -> Result<(), &'static str> {
     while call(Call::Outstanding, 0, 0, 0).ok_or("the node does not count")? > 0 {}
     Ok(())
+}
+
+/// How often this program has exited, without this call.
+pub(crate) fn exits() -> Result<u64, &'static str> {
+    Ok(call(Call::Exits, 0, 0, 0).ok_or("the node counts no exits")? - 1)
 }
 
 /// Has every node print its histograms under a name and start them anew.
