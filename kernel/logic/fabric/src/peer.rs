@@ -67,7 +67,7 @@ impl Peer {
             confirmed: false,
             senders: array::from_fn(|_| Sender::new(queue, member.window, parts)),
             receivers: array::from_fn(|_| Receiver::new()),
-            rtt: Rtt::new(config.rto_min_ns, config.rto_max_ns),
+            rtt: Rtt::new(config.rto_min_ns, config.rto_max_ns, config.last_ack_delay_ns),
             // Until it says more: that it has what it came with.
             status: Status { free_frames, masters: 0 },
             heard_ns: now_ns,

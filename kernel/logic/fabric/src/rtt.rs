@@ -1,5 +1,7 @@
 //! Round-trip time and retransmission time-out, after RFC 6298 section 2,
-//! in nanoseconds. Samples come only from frames sent once (Karn, section 3).
+//! in nanoseconds. Samples come only from frames sent once (Karn, section 3). What an
+//! acknowledgement may be kept for at most is added to the time-out, as in RFC 9002,
+//! section 6.2.1, and not to the samples.
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Rtt {
@@ -9,11 +11,13 @@ pub(crate) struct Rtt {
     backoff: u32,
     min: u64,
     max: u64,
+    /// Longest that an acknowledgement is kept.
+    delay: u64,
 }
 
 impl Rtt {
-    pub(crate) fn new(min: u64, max: u64) -> Self {
-        Rtt { smoothed: 0, variation: 0, backoff: 0, min, max }
+    pub(crate) fn new(min: u64, max: u64, delay: u64) -> Self {
+        Rtt { smoothed: 0, variation: 0, backoff: 0, min, max, delay }
     }
 
     /// Takes how long an acknowledgement took, which may have been kept `late`: then it
@@ -48,7 +52,9 @@ impl Rtt {
     /// least.
     pub(crate) fn timeout(&self) -> u64 {
         let base = match self.smoothed() {
-            Some(smoothed) => smoothed.saturating_add(self.variation.saturating_mul(4)),
+            Some(smoothed) => {
+                smoothed.saturating_add(self.variation.saturating_mul(4)).saturating_add(self.delay)
+            }
             None => self.min.saturating_mul(4),
         };
         base.clamp(self.min, self.max).saturating_mul(1 << self.backoff).min(self.max)
@@ -61,7 +67,7 @@ mod tests {
 
     #[test]
     fn follows_samples_and_backs_off() {
-        let mut rtt = Rtt::new(5_000, 250_000);
+        let mut rtt = Rtt::new(5_000, 250_000, 0);
         assert_eq!(rtt.timeout(), 20_000);
         rtt.sample(10_000, false);
         assert_eq!(rtt.timeout(), 10_000 + 4 * 5_000);
@@ -83,5 +89,19 @@ mod tests {
         assert!(rtt.smoothed() < Some(10_000), "unless it is shorter");
         rtt.sample(u64::MAX, false);
         assert_eq!(rtt.timeout(), 250_000);
+    }
+
+    #[test]
+    fn an_acknowledgement_may_be_kept() {
+        let mut rtt = Rtt::new(5_000, 250_000, 3_000);
+        assert_eq!(rtt.timeout(), 20_000);
+        for _ in 0..100 {
+            rtt.sample(100, false);
+        }
+        assert_eq!(rtt.timeout(), 5_000);
+        for _ in 0..100 {
+            rtt.sample(4_000, false);
+        }
+        assert!((7_000..7_500).contains(&rtt.timeout()), "{}", rtt.timeout());
     }
 }
