@@ -20,8 +20,8 @@ const RUNS_MAX: u64 = 256;
 const OWN_FAULTS_MAX: u64 = 2_000;
 /// Samples of faults that come alone, at most.
 const LONE_FAULTS_MAX: u64 = 500;
-/// What the guest does between them, in microseconds: longer than a node waits for
-/// the next one before it turns to other things.
+/// How long the guest does something else before each, in microseconds: longer than the
+/// node waits for the next with its NIC's interrupt off (`node::lull`).
 const PAUSE_US: u64 = 2_000;
 /// What a read of a wrong value is called.
 const WRONG: &str = "a page does not hold what was written to it";
@@ -100,7 +100,7 @@ fn read(region: &Region, i: u64) -> Result<u64, &'static str> {
     if value == pattern(region, i) { Ok(ticks) } else { Err(WRONG) }
 }
 
-/// Reads pages that the other node holds, and does something else after each.
+/// Reads pages that the other node holds, and does something else before each.
 fn alone(plan: &Plan, region: Region) -> Result<(), &'static str> {
     plan.stage("giving some pages to the other node");
     let faults = plan.faults.min(LONE_FAULTS_MAX);
