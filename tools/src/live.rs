@@ -60,6 +60,8 @@ pub(crate) struct Sample {
     pub(crate) bytes_out: u64,
     /// Faults since start, by kind.
     pub(crate) faults: BTreeMap<String, u64>,
+    /// The guest's other exits since start, by kind; empty where it does not run.
+    pub(crate) exits: BTreeMap<String, u64>,
     pub(crate) recent: Recent,
     pub(crate) hot: Vec<Hot>,
 }
@@ -182,11 +184,12 @@ mod tests {
         let line = r#"{"event":"sample","uptime_us":5000000,"node":1,"frames":30000,"free":10,
             "masters":20000,"replicas":9000,"evicted":5,"bytes_in":1,"bytes_out":2,
             "faults":{"local_fault":0,"read_fault":7,"write_fault":8,"upgrade":9,"first_touch":1},
+            "exits":{"hlt":4,"cpuid":0},
             "recent":{"count":3,"min_ns":1,"p50_ns":2,"p90_ns":3,"p99_ns":4},
             "hot":[{"gfn":291,"rip":"ffffffff81000000","count":5,"error":1}]}"#;
         let event: Value = serde_json::from_str(line).unwrap();
         let sample = Sample::deserialize(&event).unwrap();
-        assert_eq!((sample.node, sample.faults["write_fault"]), (1, 8));
+        assert_eq!((sample.node, sample.faults["write_fault"], sample.exits["hlt"]), (1, 8, 4));
         assert_eq!(sample.hot[0].rip, "ffffffff81000000");
     }
 

@@ -2,6 +2,7 @@
 
 use crate::link::Link;
 use fabric::{RefuseReason, StopReason};
+use machine::Counters;
 use node::histogram::Recent;
 use node::report::Traffic;
 use node::{Cluster, Node, report};
@@ -118,14 +119,27 @@ pub(crate) fn summarise(link: &Link) {
 }
 
 /// Prints a sample for a live view.
-pub(crate) fn sample(node: &mut Node, recent: &mut Recent, traffic: Traffic) {
+pub(crate) fn sample(
+    node: &mut Node,
+    recent: &mut Recent,
+    traffic: Traffic,
+    guest: Option<&Counters>,
+) {
     let clock = *node.clock();
     let Some(cluster) = &node.cluster else { return };
     let mut text = alloc::string::String::new();
     let measured = (&mut node.stages, recent);
-    if report::sample(&mut text, cluster, measured, &clock, traffic).is_ok() {
+    if report::sample(&mut text, cluster, measured, &clock, traffic, guest).is_ok() {
         let uptime = clock::uptime_us();
         event("sample", format_args!("\"uptime_us\":{uptime},{text}"));
+    }
+}
+
+/// Prints how often the guest exited, and why.
+pub(crate) fn exits(counters: &Counters) {
+    let mut text = alloc::string::String::new();
+    if report::exits(&mut text, counters).is_ok() {
+        event("exits", format_args!("{text}"));
     }
 }
 

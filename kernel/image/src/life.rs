@@ -244,7 +244,7 @@ fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) 
         consoles.pump(&mut guest.machine);
     }
     link.node.count_fault(guest);
-    exits(guest);
+    ending::exits(guest.machine.counters());
     match end {
         End::PowerOff | End::Reset => {
             let how = if end == End::PowerOff { "power-off" } else { "reset" };
@@ -260,15 +260,4 @@ fn ended(link: &mut Link, guest: &mut Guest, consoles: &mut Consoles, end: End) 
     drain(link, STOP_NS);
     ending::summarise(link);
     ending::follow(reason)
-}
-
-/// Reports how often the guest exited, and why.
-fn exits(guest: &Guest) {
-    let counters = guest.machine.counters();
-    let mut text = alloc::string::String::new();
-    for (i, count) in counters.exits.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        text += &format!("{comma}\"{}\":{count}", machine::Kind::ALL[i].name());
-    }
-    event("exits", format_args!("{text}"));
 }

@@ -141,7 +141,7 @@ impl Link {
         // Mostly nothing has come: that is cheaper to see than to take.
         any |= self.has_frame() && self.take(guest.as_deref_mut()) != Taken::Nothing;
         self.tick();
-        self.tell();
+        self.tell(guest.as_deref());
         any | self.send(guest)
     }
 
@@ -281,7 +281,7 @@ impl Link {
 
     /// Prints reports and samples that are due: never while a guest waits for a
     /// page, as it takes long.
-    fn tell(&mut self) {
+    fn tell(&mut self, guest: Option<&Guest>) {
         let now = clock::now_tsc();
         if self.report_ticks != 0 && now >= self.next_report {
             self.next_report = now + self.report_ticks;
@@ -289,17 +289,18 @@ impl Link {
         }
         if self.sample_ticks != 0 && now >= self.next_sample {
             self.next_sample = now + self.sample_ticks;
-            self.sample();
+            self.sample(guest);
         }
     }
 
     /// Prints a sample for a live view.
-    fn sample(&mut self) {
+    fn sample(&mut self, guest: Option<&Guest>) {
         let traffic = self.nic.as_mut().map_or(Traffic::default(), |probed| {
             let counters = probed.nic.counters();
             Traffic { received: counters.received_bytes, sent: counters.sent_bytes }
         });
-        crate::ending::sample(&mut self.node, &mut self.recent, traffic);
+        let counters = guest.map(|guest| guest.machine.counters());
+        crate::ending::sample(&mut self.node, &mut self.recent, traffic, counters);
     }
 
     /// Page frames that the NIC has at first and exchanges for others.

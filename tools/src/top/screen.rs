@@ -13,13 +13,14 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, Table};
 
 /// Columns of the table of nodes: their titles and widths.
-const NODE_COLUMNS: [(&str, u16); 12] = [
+const NODE_COLUMNS: [(&str, u16); 13] = [
     ("node", 4),
     ("frames", 8),
     ("used", 8),
     ("%", 5),
     ("owned", 8),
     ("replicas", 8),
+    ("exits/s", 8),
     ("faults/s", 9),
     ("p50 us", 9),
     ("p99 us", 9),
@@ -104,6 +105,7 @@ fn node_row(n: &NodeView) -> Vec<String> {
         format!("{:.1}", n.used as f64 * 100.0 / n.frames.max(1) as f64),
         n.owned.to_string(),
         n.replicas.to_string(),
+        format!("{:.0}", n.exits_s),
         format!("{:.0}", n.faults_s),
         format!("{:.1}", n.fault_p50_us),
         format!("{:.1}", n.fault_p99_us),
@@ -135,7 +137,9 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(120, 20)).unwrap();
         terminal.draw(|frame| draw(frame, &View::new(&published()))).unwrap();
         let text = terminal.backend().to_string();
-        for part in ["Pangaea: 1 nodes of 128 MiB", "90.0", "150.0", "0x6000", "ffffffff81000000"] {
+        for part in
+            ["Pangaea: 1 nodes of 128 MiB", "90.0", "1045", "150.0", "0x6000", "ffffffff81000000"]
+        {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::live::{Hot, Pair, Published, Sample};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Kinds of faults that another node has a part in (`node::stages`).
 const REMOTE: [&str; 4] = ["read_fault", "write_fault", "upgrade", "first_touch"];
@@ -33,6 +34,9 @@ pub(crate) struct NodeView {
     pub(crate) owned: u64,
     /// Pages of which a copy to read is here.
     pub(crate) replicas: u64,
+    /// Exits of the guest since start, by kind; empty where it does not run.
+    pub(crate) exits: BTreeMap<String, u64>,
+    pub(crate) exits_s: f64,
     /// Faults of the guest that another node had a part in.
     pub(crate) faults: u64,
     pub(crate) faults_s: f64,
@@ -81,6 +85,15 @@ fn remote_faults(sample: &Sample) -> u64 {
     REMOTE.iter().filter_map(|kind| sample.faults.get(*kind)).sum()
 }
 
+/// The guest's exits by kind: those for its memory are counted as faults.
+fn exits(sample: &Sample) -> BTreeMap<String, u64> {
+    let mut exits = sample.exits.clone();
+    if !exits.is_empty() {
+        exits.insert("page fault".to_owned(), sample.faults.values().sum());
+    }
+    exits
+}
+
 impl NodeView {
     fn new(pair: &Pair) -> NodeView {
         let last = &pair.last;
@@ -98,6 +111,8 @@ impl NodeView {
             used: last.frames.saturating_sub(last.free),
             owned: last.masters,
             replicas: last.replicas,
+            exits: exits(last),
+            exits_s: rate(|s| exits(s).values().sum()),
             faults: remote_faults(last),
             faults_s: rate(remote_faults),
             fault_p50_us: last.recent.p50_ns as f64 / 1e3,
@@ -133,6 +148,7 @@ pub(crate) mod tests {
                 ("write_fault".into(), 10 * factor),
                 ("local_fault".into(), 999 * factor),
             ]),
+            exits: BTreeMap::from([("hlt".into(), 5 * factor), ("cpuid".into(), factor)]),
             recent: Recent { count: 40, p50_ns: 150_000, p99_ns: 900_000 },
             hot: vec![
                 Hot { gfn: 5, rip: "1000".into(), count: 2, error: 0 },
@@ -156,6 +172,8 @@ pub(crate) mod tests {
         let node = &view.nodes[0];
         assert_eq!((node.used, node.owned, node.replicas), (900, 700, 150));
         assert_eq!((node.faults, node.faults_s), (120, 40.0), "local faults do not count");
+        assert_eq!((node.exits["hlt"], node.exits["page fault"]), (15, 3 * 1039));
+        assert_eq!(node.exits_s, 1045.0);
         assert_eq!((node.evictions_s, node.in_bytes_s), (10.0, 4096.0));
         assert_eq!((node.fault_p50_us, node.fault_p99_us), (150.0, 900.0));
         assert_eq!(view.hot[0].hot.gfn, 6, "the hottest first");

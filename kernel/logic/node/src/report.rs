@@ -9,6 +9,7 @@ use super::histogram::{Recent, Summary};
 use super::stages::{FAULT_NAMES, FaultKind, STAGE_NAMES, Stages};
 use core::fmt::{self, Write};
 use fabric::Fabric;
+use machine::{Counters, Kind};
 
 fn measure(out: &mut dyn Write, name: &str, s: &Summary, clock: &Clock) -> fmt::Result {
     let ns = |ticks| clock.ns(ticks);
@@ -107,10 +108,24 @@ pub struct Traffic {
     pub sent: u64,
 }
 
+/// Writes the fields of a node's `exits` event: the guest's exits by kind, other
+/// than those for its memory, which `stages` counts.
+///
+/// # Errors
+/// As the writer.
+pub fn exits(out: &mut dyn Write, counters: &Counters) -> fmt::Result {
+    for (i, (kind, count)) in Kind::ALL.iter().zip(&counters.exits).enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(out, r#"{comma}"{}":{count}"#, kind.name())?;
+    }
+    Ok(())
+}
+
 /// Writes the fields of a node's `sample` event, for a live view: frames and
 /// pages as they are, what was counted since start (`faults`, `evicted`,
-/// `bytes_in`, `bytes_out`), and since the last sample the remote faults'
-/// median and 99th percentile and the pages that they went to.
+/// `bytes_in`, `bytes_out`, and `exits` where the guest runs), and since the last
+/// sample the remote faults' median and 99th percentile and the pages that they
+/// went to.
 ///
 /// # Errors
 /// As the writer.
@@ -120,6 +135,7 @@ pub fn sample(
     measured: (&mut Stages, &mut Recent),
     clock: &Clock,
     traffic: Traffic,
+    guest: Option<&Counters>,
 ) -> fmt::Result {
     let coherence = cluster.coherence();
     let counters = coherence.counters();
@@ -140,6 +156,10 @@ pub fn sample(
         write!(out, r#"{comma}"{name}":{}"#, histogram.count())?;
     }
     let kinds = [FaultKind::Read, FaultKind::Write].map(|kind| &stages.faults[kind as usize]);
+    out.write_str(r#"},"exits":{"#)?;
+    if let Some(counters) = guest {
+        exits(out, counters)?;
+    }
     out.write_str("},")?;
     measure(out, "recent", &recent.look(kinds), clock)?;
     out.write_str(r#","hot":["#)?;

@@ -4,10 +4,10 @@
 mod common;
 use addr::{Access, Gfn};
 use common::{FAR, HZ, World};
-use node::Clock;
 use node::histogram::Recent;
 use node::report::{self, Traffic};
 use node::stages::{FaultKind, Stages, Stamps};
+use node::{Clock, Guest};
 
 /// Brackets match and commas stand between values, nowhere else.
 fn is_json(fields: &str) -> bool {
@@ -72,28 +72,31 @@ fn counters_are_told_by_name() {
 
 #[test]
 fn a_sample_tells_what_is_hot() {
-    let world = World::new(2);
+    let world = World::with_guest(2);
     let (mut stages, mut recent) = (stages(), Recent::default());
-    let mut sample = |stages: &mut Stages| {
+    let mut sample = |stages: &mut Stages, guest: Option<&Guest>| {
         let cluster = world.hosts[1].node.cluster.as_ref().unwrap();
         let traffic = Traffic { received: 12, sent: 34 };
         let mut line = String::new();
-        report::sample(&mut line, cluster, (stages, &mut recent), &Clock::new(HZ), traffic)
-            .unwrap();
+        let (measured, clock) = ((stages, &mut recent), Clock::new(HZ));
+        let counters = guest.map(|guest| guest.machine.counters());
+        report::sample(&mut line, cluster, measured, &clock, traffic, counters).unwrap();
         assert!(is_json(&line), "{line}");
         line
     };
-    let line = sample(&mut stages);
+    let line = sample(&mut stages, None);
     assert!(line.starts_with(r#""node":1,"frames":"#), "{line}");
     for field in [
         r#""bytes_in":12,"bytes_out":34,"faults":{"local_fault":1,"read_fault":1,"write_fault":0,"#,
-        r#""recent":{"count":1,"min_ns":31,"#,
+        r#""exits":{},"recent":{"count":1,"min_ns":31,"#,
         r#""hot":[]"#,
     ] {
         assert!(line.contains(field), "{field} in {line}");
     }
     (0..100).for_each(|i| stages.hot.fault(Gfn(5 + i % 2), 0xabc));
-    let line = sample(&mut stages);
+    let line = sample(&mut stages, world.guest.as_ref());
+    assert!(line.contains(r#""exits":{"device memory":0,"cpuid":0,"#), "{line}");
+    assert!(line.contains(r#","host interrupt":1,"#), "{line}");
     assert_eq!(line.matches("\"gfn\"").count(), 2, "{line}");
     assert!(line.contains(r#""rip":"abc""#) && line.contains(r#""recent":{"count":0"#), "{line}");
 }
