@@ -4,6 +4,7 @@ use crate::processes::Mark;
 use crate::{Finished, Folder, build};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::ffi::OsString;
 use std::io::Read;
 use std::process::{Command, ExitStatus, Stdio};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long the door has to end once it is told to.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How often a run is looked at that has nothing new yet.
+const TICK: Duration = Duration::from_millis(200);
 
 /// A command line of the door.
 pub struct Door {
@@ -131,6 +134,29 @@ impl Started {
     #[must_use]
     pub fn process(&self) -> u32 {
         self.id
+    }
+
+    /// What `cargo pangaea top` shows of this run.
+    #[must_use]
+    pub fn top(&self) -> Value {
+        let top = Door::new("top").options("--json --wait 60 --process");
+        top.word(self.id.to_string()).finish().expect(0).record().0
+    }
+
+    /// The same, once its first node has been up for longer than that.
+    ///
+    /// # Panics
+    /// If it was not within the time limit.
+    #[must_use]
+    pub fn top_after(&self, uptime_s: f64) -> Value {
+        loop {
+            let view = self.top();
+            if view["nodes"][0]["uptime_s"].as_f64().is_some_and(|up| up > uptime_s) {
+                return view;
+            }
+            assert!(self.begun.elapsed() < self.limit, "not up for {uptime_s} s: {view}");
+            std::thread::sleep(TICK);
+        }
     }
 
     /// Sends the door itself a signal.

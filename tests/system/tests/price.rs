@@ -2,8 +2,10 @@
 //! the emulator. Printed as ratios; asserted for sanity only, as the times
 //! are those of a busy host. And what a guest that does nothing costs.
 
+use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::collections::BTreeMap;
-use system::{Door, Folder, number, serial};
+use system::{Door, Folder, Started, number, serial};
 
 /// Times in milliseconds that one run gave.
 #[derive(Clone, Copy, Debug)]
@@ -56,50 +58,44 @@ fn the_layer_has_its_price() {
     }
 }
 
-/// What a guest does meanwhile: its exits by kind, nested page faults among them,
-/// and the interrupts of its timer.
-fn exits(nodes: u32, script: &str) -> (BTreeMap<String, f64>, f64) {
-    let script = format!("{script}; grep LOC /proc/interrupts");
-    let options = format!("--nodes {nodes} --memory 256M --json");
-    let run = Door::run(&options).shell(&script).within(240).finish();
-    let record = run.expect(0).record();
-    let of_leader = |name| {
-        let event = record.events(name).find(|event| event["node"] == 0);
-        event.unwrap_or_else(|| panic!("no {name} of the leader")).clone()
+/// A guest's exits by kind, a second, over at least so many: two samples of one
+/// run, seen from outside, for no two boots take the same.
+fn exits(run: &Started, seconds: f64) -> BTreeMap<String, f64> {
+    let sample = |after: f64| {
+        let leader = run.top_after(after)["nodes"][0].take();
+        let uptime = leader["uptime_s"].as_f64().expect("an uptime");
+        let kinds = leader["exits"].as_object().expect("exits").clone();
+        let count = |(kind, count): (String, Value)| (kind, count.as_f64().expect("a count"));
+        (uptime, kinds.into_iter().map(count).collect::<BTreeMap<_, _>>())
     };
-    let exits = of_leader("exits");
-    let kinds = exits.as_object().expect("kinds").iter().filter(|(name, _)| *name != "node");
-    let counts = kinds.filter_map(|(name, count)| Some((name.clone(), count.as_f64()?)));
-    let mut counts: BTreeMap<String, f64> = counts.collect();
-    let faults = of_leader("stages")["faults"].as_object().expect("faults").clone();
-    let faults = faults.values().filter_map(|kind| kind["count"].as_f64()).sum();
-    counts.insert("page fault".to_owned(), faults);
-    (counts, number(record.stdout(), "LOC:").expect("timer interrupts") as f64)
+    // The one that is there may be older than what is looked at.
+    let (begin, before) = sample(sample(0.0).0);
+    let (end, after) = sample(begin + seconds);
+    let rate =
+        |(kind, count): (&String, &f64)| (kind.clone(), (count - before[kind]) / (end - begin));
+    let rates: BTreeMap<_, _> = after.iter().map(rate).collect();
+    for (kind, a_second) in &rates {
+        println!("{kind:<18} {a_second:6.1} a second");
+    }
+    rates
 }
 
-/// Two boots that differ in how long the guest then sleeps.
 #[test]
 fn a_quiet_guest_exits_for_its_timer_only() {
-    const FIRST: u32 = 1;
-    const MORE: u32 = 15;
     /// What a timer interrupt of Linux takes: HLT, the host's interrupt or the
     /// window, and the MSRs of TSC deadline and end of interrupt.
     const TIMER: [&str; 4] = ["hlt", "host interrupt", "interrupt window", "wrmsr"];
     let _turn = serial("quiet guest");
-    let sleep = |seconds| exits(2, &format!("sleep {seconds}"));
-    let (before, timer_before) = sleep(FIRST);
-    let (after, timer_after) = sleep(FIRST + MORE);
-    let mut others = 0.0;
-    for (kind, count) in &after {
-        let a_second = (count - before[kind]) / f64::from(MORE);
-        println!("{kind:<18} {a_second:6.1} a second");
-        if !TIMER.contains(&kind.as_str()) {
-            others += a_second;
-        }
-    }
-    let timer = (timer_after - timer_before) / f64::from(MORE);
-    println!("{others:.1} a second besides {timer:.1} timer interrupts");
-    assert!(timer > 0.0, "the guest was awake at times");
+    let run = Door::run("--nodes 2 --memory 256M").shell("echo quiet; sleep 600").within(240);
+    let run = run.start();
+    assert!(run.wait_for_output("quiet"), "the guest does not come to rest");
+    let exits = exits(&run, 15.0);
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.finish().status, Some(130));
+    let others = exits.iter().filter(|(kind, _)| !TIMER.contains(&kind.as_str()));
+    let others: f64 = others.map(|(_, a_second)| a_second).sum();
+    println!("{others:.1} a second besides its timer");
+    assert!(exits["hlt"] > 0.0, "the guest was awake at times");
     assert!(others < 10.0, "a quiet guest's exits besides its timer");
 }
 
@@ -107,20 +103,29 @@ fn a_quiet_guest_exits_for_its_timer_only() {
 /// has no others that matter.
 #[test]
 fn a_busy_guest_is_interrupted_for_its_timer_only_once() {
-    const FIRST: u32 = 1;
-    const MORE: u32 = 8;
+    /// What says each second of the guest's clock how often its timer has come.
+    const BUSY: &str = "second() { read t rest < /proc/uptime; now=${t%.*}; }
+        second; while :; do
+            set -- $(grep LOC: /proc/interrupts); echo \"at $now timer $2\"
+            last=$now; while [ $now = $last ]; do second; done
+        done";
     let _turn = serial("busy guest");
-    let spin = |seconds| {
-        let script = "read t rest < /proc/uptime; end=$((${t%.*} + SECONDS))
-            while [ ${t%.*} -lt $end ]; do read t rest < /proc/uptime; done";
-        exits(1, &script.replace("SECONDS", &format!("{seconds}")))
-    };
-    let (before, timer_before) = spin(FIRST);
-    let (after, timer_after) = spin(FIRST + MORE);
-    let interrupts = after["host interrupt"] - before["host interrupt"];
-    let timer = timer_after - timer_before;
-    println!("{interrupts} interrupts of the host, {timer} of the guest's timer");
-    assert!(timer > 100.0 * f64::from(MORE), "the guest was busy");
+    let run = Door::run("--nodes 1 --memory 256M").shell(BUSY).within(240).start();
+    assert!(run.wait_for_output("timer"), "the guest does not get to work");
+    let interrupts = exits(&run, 8.0)["host interrupt"];
+    run.signal(Signal::SIGINT);
+    let ended = run.finish();
+    assert_eq!(ended.status, Some(130));
+    let text = ended.text();
+    // A line that the end has cut in two says nothing.
+    let (lines, _) = text.rsplit_once('\n').expect("a whole line");
+    let told = |line| Some((number(line, "at ")? as f64, number(line, "timer ")? as f64));
+    let told: Vec<(f64, f64)> = lines.lines().filter_map(told).collect();
+    // The first may be from the midst of a second.
+    let [_, first, .., last] = told[..] else { panic!("it was watched too shortly: {text}") };
+    let timer = (last.1 - first.1) / (last.0 - first.0);
+    println!("{interrupts:.1} interrupts of the host, {timer:.1} of the guest's timer");
+    assert!(timer > 100.0, "the guest was busy");
     assert!(interrupts < 1.3 * timer);
 }
 

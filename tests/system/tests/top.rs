@@ -23,11 +23,7 @@ fn a_busy_cluster_is_seen_from_outside() {
         .start();
     assert!(run.wait_for_output("ready"), "the guest does not get ready");
     let process = run.process().to_string();
-    let top = || {
-        let view = Door::new("top").options("--json --wait 60 --process").word(&process).finish();
-        view.expect(0).record().0
-    };
-    let view = top();
+    let view = run.top();
     println!("{view:#}");
     assert_eq!(view["process"].to_string(), process);
     let nodes = view["nodes"].as_array().expect("nodes");
@@ -51,10 +47,12 @@ fn a_busy_cluster_is_seen_from_outside() {
         assert!(rip.is_some_and(|rip| rip > 0), "{page}");
         assert!(number(page, "gfn") * 4096.0 < (1u64 << 33) as f64, "{page}");
     }
-    // The next sample is another one.
-    let later = top();
-    let uptime = |view: &Value| number(&view["nodes"][0], "uptime_s");
-    assert!(uptime(&later) >= uptime(&view));
+    // The samples go on, and with them what they count.
+    let later = run.top_after(number(leader, "uptime_s"));
+    let exits = |leader: &Value| number(&leader["exits"], "page fault");
+    assert!(exits(&later["nodes"][0]) > exits(leader), "{later}");
+    assert!(number(leader, "exits_s") > 0.0, "{leader}");
+    assert!(nodes[1]["exits"].as_object().is_some_and(|exits| exits.is_empty()), "{view}");
     run.signal(Signal::SIGINT);
     let ended = run.finish();
     assert_eq!(ended.status, Some(130));
