@@ -24,9 +24,7 @@ impl Link {
             // Put off, or it would make the guest exit for nothing.
             self.timer = 0;
         }
-        // While an answer is waited for time is looked at anyway, and what the fabric
-        // is to do soon leaves with the next request, or when the lull ends.
-        self.set_timer_from(deadline, self.lull_end);
+        self.set_timer(deadline);
     }
 
     /// Whether the guest's page has come, and nothing of what it leaves to be done is to
@@ -102,13 +100,11 @@ impl Link {
     /// Sets the timer to the earliest of what the fabric and the caller wait
     /// for. A timer that is set too early costs one look, so it is left.
     pub(crate) fn set_timer(&mut self, deadline: Option<u64>) {
-        self.set_timer_from(deadline, 0);
-    }
-
-    /// The same, but nothing of the fabric's before `soonest`.
-    fn set_timer_from(&mut self, deadline: Option<u64>, soonest: u64) {
         let now = clock::now_tsc();
-        let fabric = self.node.timeout_ns().map(|ns| self.node.clock().ticks(ns).max(soonest));
+        // During a lull time is looked at with each answer that is waited for, and what
+        // the fabric is to do soon leaves with the next request, or when the lull ends.
+        let fabric = self.node.timeout_ns();
+        let fabric = fabric.map(|ns| self.node.clock().ticks(ns).max(self.lull_end));
         let poll = (!self.interrupts_work).then(|| now + clock::ns_to_tsc(POLL_NS));
         let lull = (self.lull_end != 0).then_some(self.lull_end);
         let due = |at: Option<u64>| at.unwrap_or(u64::MAX);
