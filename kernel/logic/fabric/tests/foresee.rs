@@ -192,7 +192,7 @@ fn what_leaves_early_is_what_would_have_left() {
         let mut pair = Pair::new(seed);
         let mut sent = 0;
         let mut taken = 0;
-        for _ in 0..300 {
+        for _ in 0..if cfg!(miri) { 100 } else { 300 } {
             let n = pair.rng.below(2) as usize;
             match pair.rng.below(7) {
                 0 => {
