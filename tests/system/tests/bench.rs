@@ -97,7 +97,7 @@ fn run(machine: &str, options: &str, budgets: [(&str, f64); 3]) -> Value {
 #[test]
 fn the_benchmark_has_its_shape() {
     let _turn = serial("bench remote-fault");
-    let json = run("q35-svm", "", BUDGETS);
+    let json = run("q35-svm", "--faults 2000", BUDGETS);
     // Over this NIC every page stays where it landed.
     positive(&json, "/received/landed");
     assert_eq!(json["received"]["copied"], 0);
