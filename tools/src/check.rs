@@ -44,8 +44,8 @@ struct Package {
 }
 
 /// Runs the tiers in order; a failed one does not keep the others from
-/// running, so that one run shows everything. Clusters leave a processor idle
-/// most of the time, which simulators and Miri take.
+/// running, so that one run shows everything. The fuzzer and most clusters leave a
+/// processor idle, which simulators and Miri take.
 pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     let progress = Progress::new();
     let metadata = metadata()?;
@@ -59,8 +59,6 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     doc.args(&host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     steps.command("documentation", &mut doc);
     steps.command("unit tests", cargo("test").args(&host).arg("--no-fail-fast"));
-    // By the clock, so not aside.
-    steps.step("fuzzing", |_| fuzz_step());
     let [first, others] = metadata.logic_packages();
     let protocol: Lane<'_> =
         Box::new(|steps| steps.step("Miri, the protocol", |way| miri(way, &first, &progress)));
@@ -72,6 +70,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         steps.step("Miri, other logic", |way| miri(way, &others, &progress));
     });
     steps.beside(vec![protocol, logic], |steps| {
+        // By the clock, so not aside.
+        steps.step("fuzzing", |_| fuzz_step());
         if args.quick {
             steps.add("system tests", Outcome::Skipped("--quick".to_owned()), Duration::ZERO);
         } else {
