@@ -134,7 +134,7 @@ mod tests {
         let mut slots = Slots::with_room_for(3);
         let mut model = BTreeMap::new();
         let mut random = 1u64;
-        for round in 0..if cfg!(miri) { 12 } else { 20_000u64 } {
+        for round in 0..if cfg!(miri) { 40 } else { 20_000u64 } {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let (key, what) = (random >> 33 & 63, random >> 60);
             if what < 7 {
